@@ -1,0 +1,9 @@
+//! What the kernel side and the userspace side of netft must agree on, to the byte.
+//!
+//! No `std`, no I/O, no clock. The eBPF programs and the daemon compile the same code, so a packet that the
+//! daemon's tests accept is the packet that XDP accepts. The layouts are described for people in
+//! `docs/wire-format.md`.
+#![no_std]
+
+pub mod map;
+pub mod wire;

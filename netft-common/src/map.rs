@@ -1,0 +1,228 @@
+//! What eBPF and userspace share through maps. All arrays are `BPF_F_MMAPABLE` unless said otherwise, so that the
+//! engine reads and writes them without a syscall. Words marked "kernel" are written by eBPF only, "engine" by
+//! userspace only: one writer per word.
+
+use bytemuck::{Pod, Zeroable};
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Version of these layouts. A daemon that finds pinned maps of another version makes new ones.
+pub const LAYOUT_VERSION: u32 = 1;
+/// Routes one node can have: slots are 0..MAX_SLOTS.
+pub const MAX_SLOTS: u32 = 1024;
+/// Node ids are 1..MAX_NODES.
+pub const MAX_NODES: u32 = 256;
+
+/// Names of the maps in the object and of their pins.
+pub mod name {
+    /// One [`super::NodeConfig`]. Engine writes.
+    pub const NODE: &str = "NODE";
+    /// One [`super::EngineState`]. Engine writes.
+    pub const ENGINE: &str = "ENGINE";
+    /// [`super::SlotConfig`] per slot. Engine writes.
+    pub const SLOTS: &str = "SLOTS";
+    /// [`super::SlotState`] per slot. Kernel writes.
+    pub const STATES: &str = "STATES";
+    /// Active-route words, one `u64` per node id (see [`super::ActiveRoute`]). Engine writes.
+    pub const ACTIVE: &str = "ACTIVE";
+    /// [`super::counter`]s: per-CPU array of `u64`, not mmapable. Kernel writes.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Hash of the node's own addresses ([u8; 16]) to 1: tells a wrong slot from somebody else's packet.
+    pub const LOCAL: &str = "LOCAL";
+}
+
+/// Who this node is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct NodeConfig {
+    /// [`LAYOUT_VERSION`].
+    pub layout: u32,
+    /// Cluster id; 0 = not set, everything is passed.
+    pub cluster_id: u32,
+    /// Own node id.
+    pub node_id: u16,
+    /// 0.
+    pub reserved: [u16; 3],
+    /// The boot nonce, kept here so that a restarted daemon goes on with the same keys.
+    pub boot_nonce: [u8; 16],
+}
+
+/// The engine's liveness, read by XDP for every reply.
+#[repr(C)]
+pub struct EngineState {
+    /// Boottime of the engine's last tick, in nanoseconds; 0 = never.
+    pub tick_ns: AtomicU64,
+    /// [`crate::wire::flags`] that XDP puts into replies.
+    pub flags: AtomicU64,
+    /// Bit i set = the interface with number i is dead: one store takes all its routes away from transmitters.
+    pub dead_interfaces: AtomicU64,
+    /// Next hello/data sequence floor and such: words that must outlive a restart. [0] = next data sequence.
+    pub persistent: [AtomicU64; 5],
+}
+
+/// One route as XDP must know it. The engine writes `generation` last, and 0 there before changing anything else.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct SlotConfig {
+    /// 0 = free; else changes whenever the slot gets another meaning. Written last (release).
+    pub generation: u32,
+    /// The peer's slot for this route, [`crate::wire::NO_SLOT`] until it told us (then legs are not answered).
+    pub remote_slot: u32,
+    /// Node id of the peer.
+    pub peer: u16,
+    /// Number of the local interface, 0..64, the bit in [`EngineState::dead_interfaces`].
+    pub interface: u16,
+    /// Key epoch that tags must name.
+    pub key_epoch: u32,
+    /// Own address, IPv4 as `::ffff:a.b.c.d`.
+    pub local: [u8; 16],
+    /// The peer's address.
+    pub remote: [u8; 16],
+    /// Key of what we send: two little-endian words.
+    pub send_key: [u64; 2],
+    /// Key of what we receive.
+    pub receive_key: [u64; 2],
+}
+
+/// What XDP has seen on one route. Kernel writes all of it, except `next_sequence` and `newest_sent_ns` (engine).
+/// Times are CLOCK_BOOTTIME nanoseconds of this node. 128 bytes: two cache lines.
+#[repr(C)]
+pub struct SlotState {
+    /// Per leg (index = leg - 1) the highest sequence accepted; advanced by one compare-and-swap, the loser drops.
+    pub highest: [AtomicU64; 4],
+    /// Per leg the arrival stamp of the newest accepted one.
+    pub arrival_ns: [AtomicU64; 4],
+    /// Own send stamp echoed by the newest accepted leg 4 (of our leg 1): "newest heartbeat that completed".
+    pub completed_sent_ns: AtomicU64,
+    /// Own leg-2 send stamp echoed by the newest accepted leg 3: the same proof, needing no engine of ours.
+    pub confirmed_sent_ns: AtomicU64,
+    /// Round trip of the newest leg 2, in nanoseconds.
+    pub rtt_ns: AtomicU64,
+    /// Newest moment, in our clock, at which the peer's engine is known to have ticked; 0 = never seen.
+    pub peer_tick_ns: AtomicU64,
+    /// When the peer told us that the far end of this route is down, and [`down_reason`] in the low 4 bits; 0 = never.
+    pub told_down: AtomicU64,
+    /// Flags of the newest accepted leg from the peer ([`crate::wire::flags`]).
+    pub peer_flags: AtomicU64,
+    /// Engine: sequence of the next leg 1, so that a restarted engine goes on above what the peer accepted.
+    pub next_sequence: AtomicU64,
+    /// Engine: bit 0 = the route was up when last judged, so that a restarted engine takes it over as it was.
+    pub engine_flags: AtomicU64,
+}
+
+/// Why a route's far end is down, as told in [`crate::wire::Heartbeat::down_reason`].
+pub mod down_reason {
+    /// Its interface lost the carrier.
+    pub const CARRIER: u32 = 1;
+    /// Its interface was taken down by an administrator.
+    pub const ADMIN: u32 = 2;
+}
+
+/// The active route of one peer, packed into one 8-byte word of [`name::ACTIVE`]: one store moves a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveRoute {
+    /// Slot that carries cluster traffic, `u16::MAX` = none.
+    pub slot: u16,
+    /// Slot to use while the first one's interface has its bit in [`EngineState::dead_interfaces`]; `u16::MAX` = none.
+    pub backup: u16,
+    /// Grows with every change; never 0 once set.
+    pub generation: u32,
+}
+
+impl ActiveRoute {
+    /// No route.
+    pub const NONE: u16 = u16::MAX;
+
+    /// The word as stored.
+    pub const fn to_word(self) -> u64 {
+        (self.slot as u64) | (self.backup as u64) << 16 | (self.generation as u64) << 32
+    }
+
+    /// From the word as stored.
+    #[expect(clippy::cast_possible_truncation, reason = "each field takes its own bits")]
+    pub const fn from_word(word: u64) -> Self {
+        Self { slot: word as u16, backup: (word >> 16) as u16, generation: (word >> 32) as u32 }
+    }
+}
+
+/// Indices into [`name::COUNTERS`]: what XDP did with packets. Per-packet events are counted, never logged.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Not netft's: passed without a look.
+    PassedOther = 0,
+    /// netft's, for userspace (hello, data): passed.
+    PassedUserspace,
+    /// Right magic, another cluster's id: passed.
+    PassedOtherCluster,
+    /// Right magic, for an address that isn't ours: passed.
+    PassedOtherHost,
+    /// Right magic and cluster, a version we don't speak.
+    RejectVersion,
+    /// Right magic, cluster and version, a kind we don't know.
+    RejectKind,
+    /// Shorter than its kind says, or a length field that lies.
+    RejectTruncated,
+    /// Slot out of range, free, or of another address pair.
+    RejectSlot,
+    /// Source node or address isn't the route's remote endpoint.
+    RejectSource,
+    /// Destination node isn't us.
+    RejectDestination,
+    /// Key epoch of another session.
+    RejectEpoch,
+    /// Tag doesn't verify.
+    RejectTag,
+    /// Sequence not above the highest accepted: replayed, duplicated or overtaken.
+    RejectReplay,
+    /// An IP fragment, or IP options / extension headers on port 3343: rejected when sent to one of our slots.
+    RejectFragment,
+    /// Echoed stamp in the future.
+    RejectStamp,
+    /// Leg 1 accepted (leg 2 sent).
+    Leg1,
+    /// Leg 2 accepted (leg 3 sent).
+    Leg2,
+    /// Leg 3 accepted (leg 4 sent).
+    Leg3,
+    /// Leg 4 accepted (nothing sent).
+    Leg4,
+    /// An accepted leg that couldn't be answered (the peer's slot isn't known yet).
+    Unanswered,
+}
+
+impl Counter {
+    /// Number of counters.
+    pub const COUNT: u32 = Counter::Unanswered as u32 + 1;
+    /// Metric-style names, in order.
+    pub const NAMES: [&'static str; Counter::COUNT as usize] = [
+        "passed_other",
+        "passed_userspace",
+        "passed_other_cluster",
+        "passed_other_host",
+        "reject_version",
+        "reject_kind",
+        "reject_truncated",
+        "reject_slot",
+        "reject_source",
+        "reject_destination",
+        "reject_epoch",
+        "reject_tag",
+        "reject_replay",
+        "reject_fragment",
+        "reject_stamp",
+        "leg1",
+        "leg2",
+        "leg3",
+        "leg4",
+        "unanswered",
+    ];
+}
+
+/// Pad so that nothing here is forgotten when layouts change.
+const _: () = {
+    assert!(size_of::<NodeConfig>() == 32);
+    assert!(size_of::<EngineState>() == 64);
+    assert!(size_of::<SlotConfig>() == 80);
+    assert!(size_of::<SlotState>() == 128);
+    assert!(size_of::<AtomicU32>() == 4);
+};

@@ -1,0 +1,199 @@
+//! What crosses the network: UDP port 3343 in both directions, little-endian fields (`docs/wire-format.md`).
+//!
+//! Every message starts with a [`Header`]. Heartbeat legs have one fixed size so that no reply is larger than
+//! what it answers. The structures are `#[repr(C)]` without padding, and their sizes are asserted at compile time.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The UDP port of every netft message, at both ends.
+pub const PORT: u16 = 3343;
+/// First four bytes of every message: `NTFT` read as a little-endian word.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"NTFT");
+/// The wire version this build speaks.
+pub const VERSION: u8 = 1;
+/// Traffic class of everything netft sends: DSCP CS6 (48), as the IPv4 TOS / IPv6 traffic class byte.
+pub const TRAFFIC_CLASS: u8 = 48 << 2;
+
+/// Message kinds, the `kind` byte of [`Header`].
+pub mod kind {
+    /// Leg 1 of a heartbeat: request, paced by the initiator's engine.
+    pub const REQUEST: u8 = 1;
+    /// Leg 2: reply, from the responder's XDP program.
+    pub const REPLY: u8 = 2;
+    /// Leg 3: confirmation, from the initiator's XDP program.
+    pub const CONFIRMATION: u8 = 3;
+    /// Leg 4: final reply, from the responder's XDP program. Nothing answers it.
+    pub const FINAL_REPLY: u8 = 4;
+    /// An introduction, handled in userspace only.
+    pub const HELLO: u8 = 16;
+    /// One Ethernet frame of cluster traffic.
+    pub const DATA: u8 = 32;
+}
+
+/// Header flag bits.
+pub mod flags {
+    /// The sender's engine is leaving: a clean stop is under way, what follows is no failure.
+    pub const LEAVING: u16 = 1 << 0;
+}
+
+/// The first 32 bytes of every message.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Header {
+    /// [`MAGIC`].
+    pub magic: u32,
+    /// [`VERSION`].
+    pub version: u8,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// Bits of [`flags`].
+    pub flags: u16,
+    /// The cluster this message belongs to.
+    pub cluster_id: u32,
+    /// Node id of the sender, 1..=255.
+    pub source: u16,
+    /// Node id of the receiver, 1..=255; 0 in a hello to a configured address whose id is not known yet.
+    pub destination: u16,
+    /// The receiver's slot of this route; [`NO_SLOT`] in hellos.
+    pub slot: u32,
+    /// Which of the pair's key sets the tag was made with: the low bits of a digest of both boot nonces.
+    pub key_epoch: u32,
+    /// Sequence number: one per heartbeat, equal in its four legs; per session for data; boottime for hellos.
+    pub sequence: u64,
+}
+
+/// "No slot" in [`Header::slot`] and [`Heartbeat::down_slot`].
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// One heartbeat leg: 88 bytes of UDP payload. The tag covers both IP addresses (IPv4 as `::ffff:a.b.c.d`), then
+/// everything before the tag.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Heartbeat {
+    /// Kinds 1 to 4.
+    pub header: Header,
+    /// Boottime of the initiator, in its own clock, when it sent leg 1, in nanoseconds; legs 2 to 4 echo it.
+    pub initiator_sent_ns: u64,
+    /// Boottime of the responder, in its own clock, when it sent leg 2; legs 3 and 4 echo it; 0 in leg 1.
+    pub responder_sent_ns: u64,
+    /// How long before this leg left the sender's engine last ticked, in nanoseconds; `u64::MAX` = never.
+    pub tick_age_ns: u64,
+    /// Highest log index the receiver must have applied for this leg to count as vouching; 0 until leases exist.
+    pub vouch_index: u64,
+    /// A slot of the *receiver* whose route's far end has lost its carrier or was taken down, else [`NO_SLOT`].
+    /// Only leg 1 carries it; it is how a node tells its peers over a route that still works.
+    pub down_slot: u32,
+    /// Why, one of the [`crate::map::down_reason`] values; 0 with [`NO_SLOT`].
+    pub down_reason: u32,
+    /// 0; padding that later versions may use.
+    pub reserved: u64,
+    /// SipHash-2-4 with the direction's key.
+    pub tag: u64,
+}
+
+/// Longest node, site and interface names on the wire, in bytes.
+pub const NAME_LEN: usize = 32;
+/// Longest interface name (kernel IFNAMSIZ, `include/uapi/linux/if.h`).
+pub const IFNAME_LEN: usize = 16;
+/// Endpoints one node may announce.
+pub const MAX_ENDPOINTS: usize = 16;
+
+/// A hello: who the sender is and every endpoint it has. Followed by `endpoint_count` [`HelloEndpoint`]s and a
+/// 32-byte HMAC-SHA256 (key: HKDF of the cluster secret, purpose "hello") over both IP addresses and all before it.
+///
+/// Freshness: a hello may change state only if `echo` is the challenge that the receiver last sent to this peer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Hello {
+    /// Kind [`kind::HELLO`]; the sequence is the sender's boottime in nanoseconds and only grows.
+    pub header: Header,
+    /// Random per life of the sender's maps; with the peer's it makes the pair's keys.
+    pub boot_nonce: [u8; 16],
+    /// Random, renewed by the sender; the receiver echoes it.
+    pub challenge: u64,
+    /// The newest challenge received from the receiver, 0 if none.
+    pub echo: u64,
+    /// The sender's slot for the route this hello travels, [`NO_SLOT`] if it has none yet.
+    pub sender_slot: u32,
+    /// What the sender believes the receiver's slot for this route is, [`NO_SLOT`] if unknown.
+    pub receiver_slot: u32,
+    /// Node name, UTF-8, zero-padded.
+    pub name: [u8; NAME_LEN],
+    /// Site name, UTF-8, zero-padded; all zero = none.
+    pub site: [u8; NAME_LEN],
+    /// MAC of the sender's `netft0`.
+    pub adapter_mac: [u8; 6],
+    /// MTU of the sender's `netft0`.
+    pub adapter_mtu: u16,
+    /// IPv4 link-local address of the sender's `netft0`.
+    pub adapter_ipv4: [u8; 4],
+    /// How many [`HelloEndpoint`]s follow, at most [`MAX_ENDPOINTS`].
+    pub endpoint_count: u16,
+    /// 0.
+    pub reserved: u16,
+    /// IPv6 link-local address of the sender's `netft0`.
+    pub adapter_ipv6: [u8; 16],
+}
+
+/// One endpoint in a [`Hello`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct HelloEndpoint {
+    /// The address, IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+    /// Prefix length within the address family: 0..=32 or 0..=128.
+    pub prefix_len: u8,
+    /// Bits of [`endpoint_flags`].
+    pub flags: u8,
+    /// Number of the interface on its node (the kernel's ifindex modulo 2^16); ties v4 and v6 of one NIC together.
+    pub interface: u16,
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// Interface MTU in bytes.
+    pub mtu: u16,
+    /// Link speed in Mbit/s, 0 = unknown.
+    pub speed_mbps: u32,
+    /// Interface name, zero-padded.
+    pub name: [u8; IFNAME_LEN],
+}
+
+/// Bits of [`HelloEndpoint::flags`].
+pub mod endpoint_flags {
+    /// The interface has its carrier.
+    pub const CARRIER: u8 = 1 << 0;
+    /// The interface is administratively up.
+    pub const ADMIN_UP: u8 = 1 << 1;
+    /// A default route leaves by this interface.
+    pub const DEFAULT_ROUTE: u8 = 1 << 2;
+    /// RDMA capable.
+    pub const RDMA: u8 = 1 << 3;
+    /// More than one receive queue.
+    pub const RSS: u8 = 1 << 4;
+}
+
+/// Length of the hello's authenticator in bytes.
+pub const HELLO_TAG_LEN: usize = 32;
+
+/// A data message: this, then one Ethernet frame as `netft0` sent it.
+///
+/// The tag is SipHash-2-4 over both IP addresses, the header, then the frame, with the direction's data key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Data {
+    /// Kind [`kind::DATA`]; the sequence feeds the receiver's anti-replay window.
+    pub header: Header,
+    /// Truncated authenticator.
+    pub tag: u64,
+}
+
+/// Bytes that carrying a frame adds to its inner IP packet on the wire, at most: outer IPv6 40, UDP 8, [`Data`] 40,
+/// 8 more that an AEAD tag will need, and the inner Ethernet header with one VLAN tag 18.
+pub const ENCAPSULATION_BYTES: u16 = 40 + 8 + 40 + 8 + 18;
+
+const _: () = {
+    assert!(size_of::<Header>() == 32);
+    assert!(size_of::<Heartbeat>() == 88);
+    assert!(size_of::<Hello>() == 168);
+    assert!(size_of::<HelloEndpoint>() == 48);
+    assert!(size_of::<Data>() == 40);
+};

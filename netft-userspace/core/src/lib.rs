@@ -1,0 +1,12 @@
+//! netft's protocol logic, sans-IO: no sockets, no clock, no threads, no OS.
+//!
+//! State machines take `now` (nanoseconds of CLOCK_BOOTTIME) and what arrived, and give back transmits, events and
+//! idempotent commands. The shell mutates, then drains: after every `handle_*` it polls everything until empty.
+//!
+//! - [`detect`]: is a route up? Which one is active? Runs on the detection thread, allocates nothing after start.
+//! - [`membership`]: who are the peers, which endpoints, networks and routes exist? Runs on the control thread.
+#![forbid(unsafe_code)]
+
+pub mod detect;
+pub mod membership;
+pub mod types;

@@ -1,0 +1,1 @@
+//! The shell around `netft-core`: engine, eBPF loading, netlink, control socket, configuration.

@@ -1,0 +1,1 @@
+//! Developer tasks: demo, test, bench, lab, build-ebpf.
