@@ -1,1 +1,7 @@
-//! Developer tasks: demo, test, bench, lab, build-ebpf.
+//! Developer tasks as a library, so that tests and benchmarks drive the same lab as the command line.
+
+pub mod bench;
+pub mod build_ebpf;
+pub mod demo;
+pub mod lab;
+pub mod test;
