@@ -1,1 +1,5 @@
 //! The shell around `netft-core`: engine, eBPF loading, netlink, control socket, configuration.
+
+pub mod engine;
+pub mod netlink;
+pub mod sys;
