@@ -1,9 +1,7 @@
 //! Detection and route selection: judges every route by send stamps of completed heartbeats, paces leg 1, and picks
 //! the active route to each peer. Runs on the detection thread; after [`Detector::new`] nothing here allocates.
 
-use crate::types::{
-    InterfaceNumber, LinkState, Nanos, NodeId, NodeState, RouteReason, RouteState, Slot, Timing,
-};
+use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, NodeState, RouteReason, RouteState, Slot, Timing};
 
 /// What XDP saw on one slot, read from the shared map in one go (`netft_common::map::SlotState`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

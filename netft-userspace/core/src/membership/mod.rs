@@ -1,17 +1,7 @@
 //! Peers, endpoints, networks and routes: what hellos and the kernel's interface list make of the configuration.
 //! Runs on the control thread.
 
-mod error;
-mod event;
-mod machine;
-mod view;
-
-pub use error::{HelloReject, ReconfigureError};
-pub use event::{AdapterYield, MembershipEvent};
-pub use machine::Membership;
-pub use view::{EndpointView, NetworkView, PeerView, RouteInfo};
-
-use crate::types::{InterfaceNumber, LinkState, NodeId, RouteClass, Slot, Timing};
+use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, RouteClass, Slot, Timing};
 use netft_common::map::SlotConfig;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -62,9 +52,7 @@ impl TryFrom<u8> for Role {
             0 => Ok(Self::None),
             1 => Ok(Self::Cluster),
             3 => Ok(Self::ClusterAndClient),
-            _ => Err(format!(
-                "role {role} does not exist: use 0 (none), 1 (cluster) or 3 (cluster and client)"
-            )),
+            _ => Err(format!("role {role} does not exist: use 0 (none), 1 (cluster) or 3 (cluster and client)")),
         }
     }
 }
@@ -163,8 +151,6 @@ pub enum MembershipCommand {
     SetPeerAdapter(NodeId, Adapter),
     /// It is gone.
     RemovePeerAdapter(NodeId),
-    /// This node's own `netft0` must have this identity and MTU.
-    SetOwnAdapter(Adapter),
 }
 
 /// A route to install.
