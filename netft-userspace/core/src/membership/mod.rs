@@ -52,7 +52,9 @@ impl TryFrom<u8> for Role {
             0 => Ok(Self::None),
             1 => Ok(Self::Cluster),
             3 => Ok(Self::ClusterAndClient),
-            _ => Err(format!("role {role} does not exist: use 0 (none), 1 (cluster) or 3 (cluster and client)")),
+            _ => Err(format!(
+                "role {role} does not exist: use 0 (none), 1 (cluster) or 3 (cluster and client)"
+            )),
         }
     }
 }
