@@ -18,6 +18,7 @@ pub use keys::{Applies, KEYS, Key};
 pub use secret::{Secret, SecretError};
 pub use units::{format_duration, parse_duration};
 
+use crate::engine::Wait;
 use netft_core::detect::DetectorConfig;
 use netft_core::membership::{MembershipConfig, NetworkOverride, PeerConfig};
 use netft_core::types::{Nanos, NodeId, Timing};
@@ -91,25 +92,6 @@ pub struct EngineConfig {
     pub cpus: Vec<usize>,
     /// Age of a peer's tick at which its engine counts as stalled, nanoseconds.
     pub timeout_ns: Nanos,
-}
-
-/// How the detection thread waits for its next deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Timer, then a short spin.
-    Sleep,
-    /// Never sleeps: a CPU of its own.
-    Spin,
-}
-
-impl Wait {
-    /// As in the file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sleep => "sleep",
-            Self::Spin => "spin",
-        }
-    }
 }
 
 /// One thing wrong with a file.
@@ -214,7 +196,7 @@ impl Config {
             entries.push((format!("heartbeat.{class}.delay"), json!(format_duration(timing.delay_ns))));
             entries.push((format!("heartbeat.{class}.threshold"), json!(timing.threshold)));
         }
-        entries.push(("engine.wait".into(), json!(self.engine.wait.as_str())));
+        entries.push(("engine.wait".into(), json!(self.engine.wait)));
         entries.push(("engine.priority".into(), json!(self.engine.priority.unwrap_or(0))));
         entries.push(("engine.cpus".into(), json!(self.engine.cpus)));
         entries.push(("engine.timeout".into(), json!(format_duration(self.engine.timeout_ns))));

@@ -2,7 +2,8 @@
 
 use super::keys::{self, Fit, LATER};
 use super::units::parse_duration;
-use super::{Config, EngineConfig, Problem, Wait};
+use super::{Config, EngineConfig, Problem};
+use crate::engine::Wait;
 use netft_common::wire::{IFNAME_LEN, NAME_LEN};
 use netft_core::membership::{NetworkOverride, PeerConfig, Role};
 use netft_core::types::{Nanos, NodeId, Timing};
