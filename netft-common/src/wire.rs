@@ -34,6 +34,11 @@ pub mod kind {
 pub mod flags {
     /// The sender's engine is leaving: a clean stop is under way, what follows is no failure.
     pub const LEAVING: u16 = 1 << 0;
+    /// In a hello: it carries no endpoints, only identity and challenge. It answers a hello that may be a replay
+    /// and must not be answered with more bytes than it had.
+    pub const CHALLENGE_ONLY: u16 = 1 << 1;
+    /// In a hello: the sender lacks something (a session, or our slot of this route) and asks for a hello in return.
+    pub const SOLICIT: u16 = 1 << 2;
 }
 
 /// The first 32 bytes of every message.

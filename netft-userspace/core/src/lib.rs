@@ -5,8 +5,13 @@
 //!
 //! - [`detect`]: is a route up? Which one is active? Runs on the detection thread, allocates nothing after start.
 //! - [`membership`]: who are the peers, which endpoints, networks and routes exist? Runs on the control thread.
+//! - [`data`]: one frame of cluster traffic, sealed and opened. Runs on the data thread.
+//! - [`keys`], [`adapter`]: what both need.
 #![forbid(unsafe_code)]
 
+pub mod adapter;
+pub mod data;
 pub mod detect;
+pub mod keys;
 pub mod membership;
 pub mod types;

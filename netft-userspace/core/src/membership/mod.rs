@@ -1,7 +1,17 @@
 //! Peers, endpoints, networks and routes: what hellos and the kernel's interface list make of the configuration.
 //! Runs on the control thread.
 
-use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, RouteClass, Slot, Timing};
+mod error;
+mod event;
+mod machine;
+mod view;
+
+pub use error::{HelloReject, ReconfigureError};
+pub use event::{AdapterYield, MembershipEvent};
+pub use machine::Membership;
+pub use view::{EndpointView, NetworkView, PeerView, RouteInfo};
+
+use crate::types::{InterfaceNumber, LinkState, NodeId, RouteClass, Slot, Timing};
 use netft_common::map::SlotConfig;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -153,6 +163,8 @@ pub enum MembershipCommand {
     SetPeerAdapter(NodeId, Adapter),
     /// It is gone.
     RemovePeerAdapter(NodeId),
+    /// This node's own `netft0` must have this identity and MTU.
+    SetOwnAdapter(Adapter),
 }
 
 /// A route to install.
