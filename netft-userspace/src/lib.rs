@@ -3,4 +3,5 @@
 pub mod config;
 pub mod engine;
 pub mod netlink;
+pub mod rtnl;
 pub mod sys;

@@ -1,29 +1,44 @@
 //! What the kernel says of interfaces: a snapshot of the usable ones, again whenever something changes.
 
+use crate::rtnl::{self, Client, Request, attributes, kind, string, u32_at};
+use crate::sys;
 use netft_core::membership::Interface;
-use std::collections::BTreeMap;
+use netft_core::types::{InterfaceNumber, LinkState};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 
 /// Why the kernel's interface list couldn't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The socket couldn't be made.
     #[error(
-        "cannot open a netlink socket: {0}; the kernel needs CONFIG_NET and the process its own network namespace"
+        "cannot open a netlink socket: {0}; netftd needs the address family AF_NETLINK (systemd: RestrictAddressFamilies)"
     )]
-    Open(std::io::Error),
+    Open(io::Error),
     /// A dump failed.
     #[error("cannot list {what} by netlink: {error}")]
     Dump {
         /// What was listed.
         what: &'static str,
         /// As the kernel put it.
-        error: String,
+        error: io::Error,
     },
-    /// The connection ended.
-    #[error("the netlink socket was closed; restart netftd")]
-    Closed,
 }
+
+/// RTMGRP_LINK.
+pub(crate) const GROUP_LINK: u32 = 1;
+/// RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE.
+const GROUPS_ADDRESS_AND_ROUTE: u32 = 0x10 | 0x40 | 0x100 | 0x400;
+/// Sizes of the fixed parts.
+pub(crate) const IFINFO: usize = 16;
+const IFADDR: usize = 8;
+const RTMSG: usize = 12;
+/// Changes come in bursts (a link going up makes a dozen messages): wait this long for more before listing.
+const SETTLE: Duration = Duration::from_millis(5);
 
 /// Watches links, addresses and default routes of the network namespace it was made in. Control thread only.
 ///
@@ -31,25 +46,259 @@ pub enum NetlinkError {
 /// return under the same name.
 #[derive(Debug)]
 pub struct Monitor {
+    events: AsyncFd<OwnedFd>,
+    client: Client,
+    skip: Vec<String>,
+    numbers: BTreeMap<String, InterfaceNumber>,
+    default_routes: Option<BTreeSet<u32>>,
     last: Option<Vec<Interface>>,
+    buffer: Vec<u8>,
 }
 
 impl Monitor {
     /// Opens the sockets in the calling thread's network namespace. Must be called within a tokio runtime.
     /// `skip` are names of interfaces that are never usable (`netft0`).
     pub fn new(skip: Vec<String>) -> Result<Self, NetlinkError> {
-        let _ = skip;
-        Ok(Self { last: None })
+        let events = sys::netlink::open(GROUP_LINK | GROUPS_ADDRESS_AND_ROUTE).map_err(NetlinkError::Open)?;
+        Ok(Self {
+            events: sys::register(events).map_err(NetlinkError::Open)?,
+            client: Client::new().map_err(NetlinkError::Open)?,
+            skip,
+            numbers: BTreeMap::new(),
+            default_routes: None,
+            last: None,
+            buffer: vec![0; 1 << 16],
+        })
     }
 
     /// The usable interfaces: at once on the first call, then after each change that makes a difference.
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Vec<Interface>, NetlinkError> {
-        if self.last.is_some() {
-            std::future::pending::<()>().await;
+        loop {
+            if self.last.is_some() {
+                let mut ready = self.events.readable().await.map_err(NetlinkError::Open)?;
+                // A future dropped here finds the socket readable again: nothing was taken from it yet.
+                tokio::time::sleep(SETTLE).await;
+                ready.clear_ready();
+                drop(ready);
+                self.drain();
+            }
+            let interfaces = self.snapshot()?;
+            if self.last.as_ref() != Some(&interfaces) {
+                self.last = Some(interfaces.clone());
+                return Ok(interfaces);
+            }
         }
-        self.last = Some(Vec::new());
-        Ok(Vec::new())
+    }
+
+    /// Takes all pending notifications; only what they say about default routes matters, the rest is listed anew.
+    fn drain(&mut self) {
+        loop {
+            match sys::netlink::receive(self.events.get_ref().as_fd(), &mut self.buffer) {
+                Ok(length) => {
+                    let about_default = |m: rtnl::Message<'_>| {
+                        matches!(m.kind, kind::NEW_ROUTE | kind::DEL_ROUTE) && m.payload.get(1) == Some(&0)
+                    };
+                    if rtnl::messages(&self.buffer[..length]).any(about_default) {
+                        self.default_routes = None;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // ENOBUFS: some were lost.
+                Err(_) => self.default_routes = None,
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<Interface>, NetlinkError> {
+        if self.default_routes.is_none() {
+            self.default_routes = Some(default_routes(&mut self.client)?);
+        }
+        let mut addresses = addresses(&mut self.client)?;
+        let mut links = links(&mut self.client)?;
+        links.retain(|link| link.usable && !self.skip.contains(&link.name));
+        let mut interfaces = Vec::new();
+        for link in links {
+            let Some(addresses) = addresses.remove(&link.ifindex) else {
+                continue;
+            };
+            let Some(number) = self.number(&link.name) else {
+                continue;
+            };
+            interfaces.push(Interface {
+                number,
+                ifindex: link.ifindex,
+                speed_mbps: sys::device::link_speed_mbps(&link.name),
+                mac: link.mac,
+                mtu: link.mtu,
+                link: link.state,
+                default_route: self
+                    .default_routes
+                    .as_ref()
+                    .is_some_and(|routes| routes.contains(&link.ifindex)),
+                rss: link.receive_queues > 1,
+                rdma: false,
+                addresses,
+                name: link.name,
+            });
+        }
+        interfaces.sort_by_key(|interface| interface.number);
+        Ok(interfaces)
+    }
+
+    /// The number of an interface: the one it had, else the lowest that nobody had, else (64 names seen) none.
+    fn number(&mut self, name: &str) -> Option<InterfaceNumber> {
+        if let Some(number) = self.numbers.get(name) {
+            return Some(*number);
+        }
+        let taken: BTreeSet<u8> = self.numbers.values().map(|number| number.get()).collect();
+        let number =
+            (0..InterfaceNumber::LIMIT).find(|n| !taken.contains(n)).and_then(InterfaceNumber::new)?;
+        self.numbers.insert(name.to_owned(), number);
+        Some(number)
+    }
+}
+
+/// State of a link from its `ifi_flags`.
+pub(crate) fn link_state(flags: u32) -> LinkState {
+    const UP: u32 = 1;
+    const LOWER_UP: u32 = 1 << 16;
+    match (flags & UP != 0, flags & LOWER_UP != 0) {
+        (false, _) => LinkState::AdminDown,
+        (true, false) => LinkState::NoCarrier,
+        (true, true) => LinkState::Up,
+    }
+}
+
+struct Link {
+    ifindex: u32,
+    name: String,
+    mac: [u8; 6],
+    mtu: u32,
+    state: LinkState,
+    receive_queues: u32,
+    /// Ethernet, and not a tunnel end in userspace.
+    usable: bool,
+}
+
+fn links(client: &mut Client) -> Result<Vec<Link>, NetlinkError> {
+    const ARPHRD_ETHER: u16 = 1;
+    const IFLA_ADDRESS: u16 = 1;
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_MTU: u16 = 4;
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_KIND: u16 = 1;
+    const IFLA_NUM_RX_QUEUES: u16 = 32;
+    let mut links = Vec::new();
+    let request = Request::new(kind::GET_LINK, 0, &[0; IFINFO]);
+    let each = |message: rtnl::Message<'_>| {
+        let mut link = Link {
+            ifindex: u32_at(message.payload, 4),
+            name: String::new(),
+            mac: [0; 6],
+            mtu: 0,
+            state: link_state(u32_at(message.payload, 8)),
+            receive_queues: 1,
+            usable: rtnl::u16_at(message.payload, 2) == ARPHRD_ETHER,
+        };
+        for (kind, value) in attributes(message.payload, IFINFO) {
+            match kind {
+                IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
+                IFLA_IFNAME => link.name = string(value),
+                IFLA_MTU => link.mtu = u32_at(value, 0),
+                IFLA_NUM_RX_QUEUES => link.receive_queues = u32_at(value, 0),
+                IFLA_LINKINFO => {
+                    let tunnel =
+                        |(kind, value): (u16, &[u8])| kind == IFLA_INFO_KIND && string(value) == "tun";
+                    link.usable &= !attributes(value, 0).any(tunnel);
+                }
+                _ => {}
+            }
+        }
+        links.push(link);
+    };
+    client.dump(request, each).map_err(|error| NetlinkError::Dump { what: "interfaces", error })?;
+    Ok(links)
+}
+
+/// Addresses that can be endpoints, by interface: no link-local ones, none that the kernel doesn't use yet or any more
+/// (duplicate address detection), and no secondary ones (virtual and privacy addresses come and go).
+fn addresses(client: &mut Client) -> Result<BTreeMap<u32, Vec<(IpAddr, u8)>>, NetlinkError> {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    const IFA_FLAGS: u16 = 8;
+    const SECONDARY_DADFAILED_DEPRECATED_TENTATIVE: u32 = 0x01 | 0x08 | 0x20 | 0x40;
+    let mut found: BTreeMap<u32, Vec<(IpAddr, u8)>> = BTreeMap::new();
+    let request = Request::new(kind::GET_ADDRESS, 0, &[0; IFADDR]);
+    let each = |message: rtnl::Message<'_>| {
+        let [_, prefix, flags, ..] = *message.payload else {
+            return;
+        };
+        let (mut address, mut local, mut flags) = (None, None, u32::from(flags));
+        for (kind, value) in attributes(message.payload, IFADDR) {
+            match kind {
+                IFA_ADDRESS => address = ip(value),
+                IFA_LOCAL => local = ip(value),
+                IFA_FLAGS => flags = u32_at(value, 0),
+                _ => {}
+            }
+        }
+        let usable = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_loopback(),
+            IpAddr::V6(v6) => !v6.is_unicast_link_local() && !v6.is_loopback(),
+        };
+        if flags & SECONDARY_DADFAILED_DEPRECATED_TENTATIVE == 0
+            && let Some(address) = local.or(address).filter(usable)
+        {
+            found.entry(u32_at(message.payload, 4)).or_default().push((address, prefix));
+        }
+    };
+    client.dump(request, each).map_err(|error| NetlinkError::Dump { what: "addresses", error })?;
+    found.values_mut().for_each(|addresses| addresses.sort());
+    Ok(found)
+}
+
+/// Interfaces by which a default route of the main table leaves.
+fn default_routes(client: &mut Client) -> Result<BTreeSet<u32>, NetlinkError> {
+    const RT_TABLE_MAIN: u8 = 254;
+    const RTN_UNICAST: u8 = 1;
+    const RTA_OIF: u16 = 4;
+    const RTA_MULTIPATH: u16 = 9;
+    let mut found = BTreeSet::new();
+    let request = Request::new(kind::GET_ROUTE, 0, &[0; RTMSG]);
+    let each = |message: rtnl::Message<'_>| {
+        let [_, destination_length, _, _, table, _, _, route_type, ..] = *message.payload else {
+            return;
+        };
+        if (destination_length, table, route_type) != (0, RT_TABLE_MAIN, RTN_UNICAST) {
+            return;
+        }
+        for (kind, value) in attributes(message.payload, RTMSG) {
+            match kind {
+                RTA_OIF => {
+                    found.insert(u32_at(value, 0));
+                }
+                RTA_MULTIPATH => {
+                    // struct rtnexthop { len: u16, flags, hops, ifindex: i32 } and its attributes, repeated.
+                    let mut hops = value;
+                    while hops.len() >= 8 {
+                        found.insert(u32_at(hops, 4));
+                        hops = hops.get(usize::from(rtnl::u16_at(hops, 0)).max(8)..).unwrap_or_default();
+                    }
+                }
+                _ => {}
+            }
+        }
+    };
+    client.dump(request, each).map_err(|error| NetlinkError::Dump { what: "routes", error })?;
+    Ok(found)
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
+        _ => None,
     }
 }
 
