@@ -5,5 +5,10 @@
 //! `docs/wire-format.md`.
 #![no_std]
 
+pub mod heartbeat;
+pub mod lab;
 pub mod map;
+pub mod packet;
+pub mod receive;
+pub mod siphash;
 pub mod wire;

@@ -48,6 +48,7 @@ pub struct NodeConfig {
 
 /// The engine's liveness, read by XDP for every reply.
 #[repr(C)]
+#[derive(Debug, Default)]
 pub struct EngineState {
     /// Boottime of the engine's last tick, in nanoseconds; 0 = never.
     pub tick_ns: AtomicU64,
@@ -85,7 +86,11 @@ pub struct SlotConfig {
 
 /// What XDP has seen on one route. Kernel writes all of it, except `next_sequence` and `newest_sent_ns` (engine).
 /// Times are CLOCK_BOOTTIME nanoseconds of this node. 128 bytes: two cache lines.
+///
+/// Whoever gives a slot another meaning or another key epoch zeroes the kernel's words while `generation` is 0:
+/// sequences start again at 1 (0 is never accepted).
 #[repr(C)]
+#[derive(Debug, Default)]
 pub struct SlotState {
     /// Per leg (index = leg - 1) the highest sequence accepted; advanced by one compare-and-swap, the loser drops.
     pub highest: [AtomicU64; 4],
@@ -97,7 +102,8 @@ pub struct SlotState {
     pub confirmed_sent_ns: AtomicU64,
     /// Round trip of the newest leg 2, in nanoseconds.
     pub rtt_ns: AtomicU64,
-    /// Newest moment, in our clock, at which the peer's engine is known to have ticked; 0 = never seen.
+    /// Newest moment, in our clock, at which the peer's engine is known to have ticked, from legs 2 to 4: the stamp
+    /// they echo less the age they carry, so it errs by at most one round trip, towards older; 0 = never seen.
     pub peer_tick_ns: AtomicU64,
     /// When the peer told us that the far end of this route is down, and [`down_reason`] in the low 4 bits; 0 = never.
     pub told_down: AtomicU64,

@@ -1,0 +1,252 @@
+//! Two nodes in memory, every reject reason, and the whole exchange.
+
+extern crate std;
+
+use super::*;
+use core::cell::Cell;
+use std::vec::Vec;
+
+const SLOT_A: u32 = 3;
+const SLOT_B: u32 = 7;
+const A: [u8; 16] = crate::packet::mapped([10, 77, 1, 1]);
+const B: [u8; 16] = crate::packet::mapped([10, 77, 1, 2]);
+const A_TO_B: [u64; 2] = [11, 12];
+const B_TO_A: [u64; 2] = [21, 22];
+
+struct Memory {
+    node: NodeConfig,
+    engine: EngineState,
+    configs: Vec<SlotConfig>,
+    states: Vec<SlotState>,
+    now_ns: Cell<u64>,
+}
+
+impl Tables for Memory {
+    fn node(&self) -> Option<&NodeConfig> {
+        Some(&self.node)
+    }
+    fn engine(&self) -> Option<&EngineState> {
+        Some(&self.engine)
+    }
+    fn config(&self, slot: u32) -> Option<&SlotConfig> {
+        self.configs.get(slot as usize)
+    }
+    fn generation(&self, config: &SlotConfig) -> u32 {
+        config.generation
+    }
+    fn state(&self, slot: u32) -> Option<&SlotState> {
+        self.states.get(slot as usize)
+    }
+    fn is_local(&self, address: &[u8; 16]) -> bool {
+        self.configs.iter().any(|config| config.generation != 0 && config.local == *address)
+    }
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+}
+
+fn node(id: u16, slot: u32, config: SlotConfig, now_ns: u64) -> Memory {
+    let mut configs = std::vec![SlotConfig::default(); MAX_SLOTS as usize];
+    configs[slot as usize] = config;
+    Memory {
+        node: NodeConfig { cluster_id: 9, node_id: id, ..NodeConfig::default() },
+        engine: EngineState::default(),
+        configs,
+        states: (0..MAX_SLOTS).map(|_| SlotState::default()).collect(),
+        now_ns: Cell::new(now_ns),
+    }
+}
+
+/// Node 1 at A and node 2 at B, their clocks far apart.
+fn pair() -> (Memory, Memory) {
+    let one = SlotConfig {
+        generation: 1,
+        remote_slot: SLOT_B,
+        peer: 2,
+        interface: 0,
+        key_epoch: 5,
+        local: A,
+        remote: B,
+        send_key: A_TO_B,
+        receive_key: B_TO_A,
+    };
+    let two = SlotConfig {
+        remote_slot: SLOT_A,
+        peer: 1,
+        local: B,
+        remote: A,
+        send_key: B_TO_A,
+        receive_key: A_TO_B,
+        ..one
+    };
+    (node(1, SLOT_A, one, 1_000_000), node(2, SLOT_B, two, 900_000_000))
+}
+
+fn to_b(memory: &Memory, leg: &Heartbeat) -> Result<Answer, Refusal> {
+    answer(memory, &memory.node, &Addresses { source: A, destination: B }, leg)
+}
+
+fn to_a(memory: &Memory, leg: &Heartbeat) -> Result<Answer, Refusal> {
+    answer(memory, &memory.node, &Addresses { source: B, destination: A }, leg)
+}
+
+fn reply(answer: Result<Answer, Refusal>) -> Heartbeat {
+    match answer {
+        Ok(Answer::Reply(leg)) => leg,
+        other => panic!("no reply: {other:?}"),
+    }
+}
+
+fn request_from(memory: &Memory, sequence: u64) -> Heartbeat {
+    let config = &memory.configs[SLOT_A as usize];
+    request(&memory.node, config, &memory.engine, sequence, memory.now_ns(), None).expect("slot is known")
+}
+
+fn rejected(reject: Reject) -> Result<Answer, Refusal> {
+    Err(Refusal::Reject(reject))
+}
+
+/// Changes a leg and makes its tag right again.
+fn forged(leg: &Heartbeat, change: impl FnOnce(&mut Heartbeat)) -> Heartbeat {
+    let mut leg = *leg;
+    change(&mut leg);
+    leg.tag = tag(A_TO_B, &Addresses { source: A, destination: B }, &leg);
+    leg
+}
+
+#[test]
+fn four_legs_prove_both_directions_to_both_nodes() {
+    let (a, b) = pair();
+    a.engine.tick_ns.store(999_000, Relaxed);
+    b.engine.tick_ns.store(899_990_000, Relaxed);
+    let one = request_from(&a, 1);
+    let two = reply(to_b(&b, &one));
+    assert_eq!((two.header.kind, two.header.slot, two.header.source), (kind::REPLY, SLOT_A, 2));
+    assert_eq!((two.initiator_sent_ns, two.responder_sent_ns), (1_000_000, 900_000_000));
+    assert_eq!(two.tick_age_ns, 10_000);
+    a.now_ns.set(1_050_000);
+    let three = reply(to_a(&a, &two));
+    assert_eq!((three.header.kind, three.tick_age_ns), (kind::CONFIRMATION, 51_000));
+    b.now_ns.set(900_060_000);
+    let four = reply(to_b(&b, &three));
+    assert_eq!(four.header.kind, kind::FINAL_REPLY);
+    a.now_ns.set(1_110_000);
+    assert_eq!(to_a(&a, &four), Ok(Answer::Complete));
+
+    let (at_a, at_b) = (&a.states[SLOT_A as usize], &b.states[SLOT_B as usize]);
+    assert_eq!(at_a.completed_sent_ns.load(Relaxed), 1_000_000);
+    assert_eq!(at_a.rtt_ns.load(Relaxed), 50_000);
+    assert_eq!(at_a.peer_tick_ns.load(Relaxed), 1_000_000 - 10_000);
+    assert_eq!(at_a.arrival_ns[1].load(Relaxed), 1_050_000);
+    assert_eq!(at_a.arrival_ns[3].load(Relaxed), 1_110_000);
+    assert_eq!(at_b.confirmed_sent_ns.load(Relaxed), 900_000_000);
+    assert_eq!(at_b.peer_tick_ns.load(Relaxed), 900_000_000 - 51_000);
+    for leg in [0, 2] {
+        assert_eq!(at_b.highest[leg].load(Relaxed), 1);
+        assert_eq!(at_a.highest[leg + 1].load(Relaxed), 1);
+    }
+}
+
+#[test]
+fn a_leg_of_another_slot_address_or_node_is_rejected() {
+    let (a, b) = pair();
+    let leg = request_from(&a, 1);
+    for slot in [SLOT_B + 1, MAX_SLOTS, NO_SLOT] {
+        assert_eq!(to_b(&b, &forged(&leg, |leg| leg.header.slot = slot)), rejected(Reject::Slot));
+    }
+    let elsewhere = Addresses { source: A, destination: crate::packet::mapped([10, 77, 1, 9]) };
+    assert_eq!(answer(&b, &b.node, &elsewhere, &leg), Err(Refusal::NotOurs));
+    let spoofed = Addresses { source: crate::packet::mapped([10, 77, 1, 9]), destination: B };
+    assert_eq!(answer(&b, &b.node, &spoofed, &leg), rejected(Reject::Source));
+    assert_eq!(to_b(&b, &forged(&leg, |leg| leg.header.source = 3)), rejected(Reject::Source));
+    assert_eq!(to_b(&b, &forged(&leg, |leg| leg.header.destination = 3)), rejected(Reject::Destination));
+    assert_eq!(to_b(&b, &forged(&leg, |leg| leg.header.key_epoch = 6)), rejected(Reject::Epoch));
+    assert_eq!(b.states[SLOT_B as usize].highest[0].load(Relaxed), 0);
+}
+
+#[test]
+fn any_changed_bit_breaks_the_tag() {
+    let (a, b) = pair();
+    let leg = request_from(&a, 1);
+    for bit in 0..size_of::<Heartbeat>() * 8 {
+        let mut bytes: [u8; 88] = bytemuck::cast(leg);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert!(to_b(&b, &bytemuck::cast(bytes)).is_err(), "bit {bit}");
+    }
+    assert_eq!(b.states[SLOT_B as usize].highest[0].load(Relaxed), 0);
+    assert!(to_b(&b, &leg).is_ok());
+}
+
+#[test]
+fn a_sequence_is_accepted_once_and_never_after_a_higher_one() {
+    let (a, b) = pair();
+    assert_eq!(to_b(&b, &request_from(&a, 0)), rejected(Reject::Replay));
+    assert!(to_b(&b, &request_from(&a, 5)).is_ok());
+    for sequence in [5, 4, 1] {
+        assert_eq!(to_b(&b, &request_from(&a, sequence)), rejected(Reject::Replay));
+    }
+    assert!(to_b(&b, &request_from(&a, 6)).is_ok());
+}
+
+#[test]
+fn a_leg_is_not_accepted_in_the_other_direction() {
+    let (a, b) = pair();
+    let leg = request_from(&a, 1);
+    let mirrored = forged(&leg, |leg| {
+        leg.header.slot = SLOT_A;
+        (leg.header.source, leg.header.destination) = (2, 1);
+    });
+    assert_eq!(to_a(&a, &mirrored), rejected(Reject::Tag));
+    let _ = b;
+}
+
+#[test]
+fn an_echo_from_the_future_changes_nothing() {
+    let (a, b) = pair();
+    let leg = forged(&request_from(&a, 1), |leg| {
+        leg.header.kind = kind::CONFIRMATION;
+        leg.responder_sent_ns = 900_000_001;
+    });
+    assert_eq!(to_b(&b, &leg), rejected(Reject::Stamp));
+    assert_eq!(b.states[SLOT_B as usize].highest[2].load(Relaxed), 0);
+    b.now_ns.set(900_000_001);
+    assert!(to_b(&b, &leg).is_ok());
+}
+
+#[test]
+fn a_peer_may_tell_only_of_its_own_routes() {
+    let (a, mut b) = pair();
+    b.configs[8] = SlotConfig { generation: 2, peer: 1, ..SlotConfig::default() };
+    b.configs[9] = SlotConfig { generation: 2, peer: 3, ..SlotConfig::default() };
+    let config = a.configs[SLOT_A as usize];
+    let mut sequence = 0;
+    let mut told = |slot: u32, reason: u32| {
+        sequence += 1;
+        let leg = request(&a.node, &config, &a.engine, sequence, 5, Some((slot, reason))).expect("known");
+        assert!(to_b(&b, &leg).is_ok());
+        b.states[slot.min(MAX_SLOTS - 1) as usize].told_down.load(Relaxed)
+    };
+    assert_eq!(told(8, down_reason::CARRIER), 900_000_000 & !0xf | 1);
+    assert_eq!(told(8, down_reason::ADMIN), 900_000_000 & !0xf | 2);
+    assert_eq!(told(9, down_reason::CARRIER), 0, "another peer's");
+    assert_eq!(told(10, down_reason::CARRIER), 0, "free");
+    assert_eq!(told(MAX_SLOTS, down_reason::CARRIER), 0, "out of range");
+    assert_eq!(told(SLOT_B, 3), 0, "unknown reason");
+}
+
+#[test]
+fn an_unknown_remote_slot_is_stamped_but_not_answered() {
+    let (a, mut b) = pair();
+    b.configs[SLOT_B as usize].remote_slot = NO_SLOT;
+    assert_eq!(to_b(&b, &request_from(&a, 1)), Ok(Answer::Unanswered));
+    assert_eq!(b.states[SLOT_B as usize].arrival_ns[0].load(Relaxed), 900_000_000);
+}
+
+#[test]
+fn an_engine_that_never_ticked_says_so() {
+    let (a, b) = pair();
+    let two = reply(to_b(&b, &request_from(&a, 1)));
+    assert_eq!(two.tick_age_ns, u64::MAX);
+    assert!(to_a(&a, &two).is_ok());
+    assert_eq!(a.states[SLOT_A as usize].peer_tick_ns.load(Relaxed), 0);
+}

@@ -1,0 +1,453 @@
+//! The one packet classifier: decides in eBPF and in userspace what a received Ethernet frame is, and turns an
+//! accepted heartbeat leg into its reply in place. `docs/wire-format.md` has the same rules for people.
+//!
+//! A frame is netft's when it is Ethernet (with at most one 802.1Q tag), IPv4 or IPv6, UDP from port 3343 to port
+//! 3343, and starts with the magic and the own cluster's id. Nothing else is judged, so that another cluster's
+//! traffic (a guest's, say) passes untouched.
+
+use crate::wire::{self, Header, Heartbeat, kind};
+use bytemuck::{Pod, Zeroable};
+
+/// What the classifier reads from. The one primitive is a bounds-checked load.
+pub trait Packet {
+    /// The value at `offset`, `None` if the frame ends before it does.
+    fn load<T: Pod>(&self, offset: usize) -> Option<T>;
+}
+
+/// A frame that can be turned into a reply in place.
+pub trait PacketMut: Packet {
+    /// Replaces the value at `offset`; `None` if the frame ends before it does, and then nothing has changed.
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Option<()>;
+}
+
+impl Packet for [u8] {
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        let end = offset.checked_add(size_of::<T>())?;
+        Some(bytemuck::pod_read_unaligned(self.get(offset..end)?))
+    }
+}
+
+impl PacketMut for [u8] {
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Option<()> {
+        let end = offset.checked_add(size_of::<T>())?;
+        self.get_mut(offset..end)?.copy_from_slice(bytemuck::bytes_of(&value));
+        Some(())
+    }
+}
+
+impl<P: Packet + ?Sized> Packet for &mut P {
+    #[inline(always)]
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        (**self).load(offset)
+    }
+}
+
+impl<P: PacketMut + ?Sized> PacketMut for &mut P {
+    #[inline(always)]
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Option<()> {
+        (**self).store(offset, value)
+    }
+}
+
+/// Ethernet II header.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Ethernet {
+    destination: [u8; 6],
+    source: [u8; 6],
+    ethertype: [u8; 2],
+}
+
+/// What follows ethertype 0x8100: IEEE 802.1Q tag control, then the inner ethertype.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct VlanTag {
+    control: [u8; 2],
+    ethertype: [u8; 2],
+}
+
+/// RFC 791 section 3.1, without options.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Ipv4 {
+    version_and_words: u8,
+    traffic_class: u8,
+    total_len: [u8; 2],
+    identification: [u8; 2],
+    fragment: [u8; 2],
+    time_to_live: u8,
+    protocol: u8,
+    checksum: u16,
+    source: [u8; 4],
+    destination: [u8; 4],
+}
+
+/// RFC 8200 section 3.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Ipv6 {
+    version_class_flow: [u8; 4],
+    payload_len: [u8; 2],
+    next_header: u8,
+    hop_limit: u8,
+    source: [u8; 16],
+    destination: [u8; 16],
+}
+
+/// First eight bytes of an IPv6 extension header (RFC 8200 sections 4.2 to 4.6).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Extension {
+    next_header: u8,
+    len: u8,
+    fragment: [u8; 2],
+    rest: [u8; 4],
+}
+
+/// RFC 768.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Udp {
+    source: [u8; 2],
+    destination: [u8; 2],
+    len: [u8; 2],
+    checksum: u16,
+}
+
+/// The part of [`Header`] whose place every wire version keeps.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Prefix {
+    magic: u32,
+    version: u8,
+    kind: u8,
+    flags: u16,
+    cluster_id: u32,
+}
+
+const ETHERTYPE_IPV4: [u8; 2] = 0x0800u16.to_be_bytes();
+const ETHERTYPE_IPV6: [u8; 2] = 0x86ddu16.to_be_bytes();
+const ETHERTYPE_VLAN: [u8; 2] = 0x8100u16.to_be_bytes();
+const GROUP_BIT: u8 = 1;
+const PROTOCOL_UDP: u8 = 17;
+const PORT: [u8; 2] = wire::PORT.to_be_bytes();
+const IPV4_PLAIN: u8 = 0x45;
+const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
+const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
+const IPV4_DONT_FRAGMENT: u16 = 0x4000;
+const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
+const IPV6_FRAGMENT_HEADER: u8 = 44;
+/// TTL or hop limit of replies.
+const HOPS: u8 = 64;
+const UDP_LEN: usize = size_of::<Udp>();
+#[expect(clippy::cast_possible_truncation, reason = "96")]
+const LEG_UDP_LEN: u16 = (UDP_LEN + size_of::<Heartbeat>()) as u16;
+
+/// IP version of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Whether the frame has the plain shape that legs are sent in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Header and payload, nothing between and nothing split off.
+    Plain,
+    /// A first fragment, or IPv4 options, or an IPv6 extension header.
+    Odd,
+}
+
+/// A netft message in a frame: where it is and between whom it travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// IP version.
+    pub family: Family,
+    /// Plain or not.
+    pub shape: Shape,
+    /// Offset of the IP header: 14, or 18 with a tag.
+    pub network: usize,
+    /// Offset of the netft message.
+    pub message: usize,
+    /// Sender's address, IPv4 as `::ffff:a.b.c.d`.
+    pub source: [u8; 16],
+    /// Receiver's address, IPv4 as `::ffff:a.b.c.d`.
+    pub destination: [u8; 16],
+}
+
+/// Why a message of our own cluster isn't even looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// A wire version that we don't speak.
+    Version,
+    /// A kind that we don't know.
+    Kind,
+    /// Shorter than its kind says, or a length field that lies.
+    Truncated,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Not netft's.
+    Other,
+    /// netft's, of another cluster.
+    OtherCluster,
+    /// netft's, handled by userspace: hello or data.
+    Userspace,
+    /// A heartbeat leg. Of an [`Shape::Odd`] frame only the message's header is known to be there.
+    Leg(Frame),
+    /// netft's, and wrong. Counts only if it was sent to an address of ours.
+    Malformed(Frame, Malformed),
+}
+
+/// Decides what a frame is. Changes nothing and looks nothing up.
+#[inline(always)]
+pub fn classify<P: Packet + ?Sized>(packet: &P, cluster_id: u32) -> Class {
+    match locate(packet) {
+        Some((frame, lengths)) => judge(packet, frame, lengths, cluster_id),
+        None => Class::Other,
+    }
+}
+
+/// What the length fields say.
+#[derive(Clone, Copy)]
+struct Lengths {
+    /// Bytes of UDP header and payload by the IP header.
+    by_ip: usize,
+    /// The same by the UDP header.
+    by_udp: usize,
+}
+
+/// Finds the UDP payload of a frame between two ports 3343; `None` for anything else.
+#[inline(always)]
+fn locate<P: Packet + ?Sized>(packet: &P) -> Option<(Frame, Lengths)> {
+    let ethernet: Ethernet = packet.load(0)?;
+    // Nothing sent to a group, or from one, is ever taken: a reply would go to many.
+    if (ethernet.destination[0] | ethernet.source[0]) & GROUP_BIT != 0 {
+        return None;
+    }
+    match ethernet.ethertype {
+        ETHERTYPE_VLAN => {
+            let tag: VlanTag = packet.load(size_of::<Ethernet>())?;
+            network(packet, tag.ethertype, const { size_of::<Ethernet>() + size_of::<VlanTag>() })
+        }
+        ethertype => network(packet, ethertype, size_of::<Ethernet>()),
+    }
+}
+
+#[inline(always)]
+fn network<P: Packet + ?Sized>(packet: &P, ethertype: [u8; 2], at: usize) -> Option<(Frame, Lengths)> {
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(packet, at),
+        ETHERTYPE_IPV6 => ipv6(packet, at),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize) -> Option<(Frame, Lengths)> {
+    let ip: Ipv4 = packet.load(at)?;
+    let fragment = u16::from_be_bytes(ip.fragment);
+    // A later fragment has no UDP header.
+    if ip.protocol != PROTOCOL_UDP || fragment & IPV4_FRAGMENT_OFFSET != 0 {
+        return None;
+    }
+    let (shape, header_len) = if ip.version_and_words == IPV4_PLAIN {
+        let whole = fragment & IPV4_MORE_FRAGMENTS == 0;
+        (if whole { Shape::Plain } else { Shape::Odd }, size_of::<Ipv4>())
+    } else if ip.version_and_words & 0xf0 == 0x40 && ip.version_and_words & 0x0f > 5 {
+        (Shape::Odd, usize::from(ip.version_and_words & 0x0f) * 4)
+    } else {
+        return None;
+    };
+    let by_ip = usize::from(u16::from_be_bytes(ip.total_len)).wrapping_sub(header_len);
+    udp(packet, Family::V4, shape, at, header_len, by_ip, mapped(ip.source), mapped(ip.destination))
+}
+
+#[inline(always)]
+fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize) -> Option<(Frame, Lengths)> {
+    let ip: Ipv6 = packet.load(at)?;
+    if ip.version_class_flow[0] & 0xf0 != 0x60 {
+        return None;
+    }
+    let payload_len = usize::from(u16::from_be_bytes(ip.payload_len));
+    let extension_len = match ip.next_header {
+        PROTOCOL_UDP => 0,
+        // Hop-by-hop options, routing, destination options, fragment: looked through once, only to reject.
+        0 | 43 | 60 | IPV6_FRAGMENT_HEADER => {
+            let extension: Extension = packet.load(at.wrapping_add(size_of::<Ipv6>()))?;
+            if extension.next_header != PROTOCOL_UDP {
+                return None;
+            }
+            if ip.next_header == IPV6_FRAGMENT_HEADER {
+                if u16::from_be_bytes(extension.fragment) & IPV6_FRAGMENT_OFFSET != 0 {
+                    return None;
+                }
+                8
+            } else {
+                usize::from(extension.len) * 8 + 8
+            }
+        }
+        _ => return None,
+    };
+    let shape = if extension_len == 0 { Shape::Plain } else { Shape::Odd };
+    let by_ip = payload_len.wrapping_sub(extension_len);
+    udp(packet, Family::V6, shape, at, size_of::<Ipv6>() + extension_len, by_ip, ip.source, ip.destination)
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined; a struct would only be built to be taken apart")]
+fn udp<P: Packet + ?Sized>(
+    packet: &P,
+    family: Family,
+    shape: Shape,
+    network: usize,
+    header_len: usize,
+    by_ip: usize,
+    source: [u8; 16],
+    destination: [u8; 16],
+) -> Option<(Frame, Lengths)> {
+    let at = network + header_len;
+    let udp: Udp = packet.load(at)?;
+    if udp.source != PORT || udp.destination != PORT {
+        return None;
+    }
+    let by_udp = usize::from(u16::from_be_bytes(udp.len));
+    let frame = Frame { family, shape, network, message: at + UDP_LEN, source, destination };
+    Some((frame, Lengths { by_ip, by_udp }))
+}
+
+#[inline(always)]
+fn judge<P: Packet + ?Sized>(packet: &P, frame: Frame, lengths: Lengths, cluster_id: u32) -> Class {
+    let Some(prefix) = packet.load::<Prefix>(frame.message) else { return Class::Other };
+    if prefix.magic != wire::MAGIC {
+        return Class::Other;
+    }
+    if prefix.cluster_id != cluster_id {
+        return Class::OtherCluster;
+    }
+    if prefix.version != wire::VERSION {
+        return Class::Malformed(frame, Malformed::Version);
+    }
+    let is_leg = match prefix.kind {
+        kind::REQUEST..=kind::FINAL_REPLY => true,
+        kind::HELLO | kind::DATA => false,
+        _ => return Class::Malformed(frame, Malformed::Kind),
+    };
+    if packet.load::<Header>(frame.message).is_none() || lengths.by_udp < UDP_LEN + size_of::<Header>() {
+        return Class::Malformed(frame, Malformed::Truncated);
+    }
+    if !is_leg {
+        return Class::Userspace;
+    }
+    // A fragment's lengths speak of the whole datagram; it is rejected for its shape once its slot is known.
+    if frame.shape == Shape::Plain {
+        // Both lengths are exact. What follows in the frame is Ethernet padding, which nobody may rely on.
+        let exact = lengths.by_udp == usize::from(LEG_UDP_LEN) && lengths.by_ip == usize::from(LEG_UDP_LEN);
+        if !exact || packet.load::<Heartbeat>(frame.message).is_none() {
+            return Class::Malformed(frame, Malformed::Truncated);
+        }
+    }
+    Class::Leg(frame)
+}
+
+/// Turns the frame of an accepted leg into the reply: the leg replaced, ends swapped, headers made anew with CS6
+/// and 64 hops so that nothing of the request's is reflected but its addresses and its VLAN tag. `None` (and then
+/// no reply) only if the frame isn't the one that was classified.
+#[inline(always)]
+pub fn write_reply<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame, leg: &Heartbeat) -> Option<()> {
+    let mut ethernet: Ethernet = packet.load(0)?;
+    core::mem::swap(&mut ethernet.destination, &mut ethernet.source);
+    let udp = Udp { source: PORT, destination: PORT, len: LEG_UDP_LEN.to_be_bytes(), checksum: 0 };
+    packet.store(frame.message, *leg)?;
+    let sum = match frame.family {
+        Family::V4 => {
+            let [.., a, b, c, d] = frame.destination;
+            let [.., e, f, g, h] = frame.source;
+            let mut ip = Ipv4 {
+                version_and_words: IPV4_PLAIN,
+                traffic_class: wire::TRAFFIC_CLASS,
+                total_len: (LEG_UDP_LEN + 20).to_be_bytes(),
+                identification: [0; 2],
+                fragment: IPV4_DONT_FRAGMENT.to_be_bytes(),
+                time_to_live: HOPS,
+                protocol: PROTOCOL_UDP,
+                checksum: 0,
+                source: [a, b, c, d],
+                destination: [e, f, g, h],
+            };
+            ip.checksum = fold(sum_words(&bytemuck::cast::<_, [u32; 5]>(ip)));
+            packet.store(frame.network, ip)?;
+            u64::from(u32::from_ne_bytes(ip.source)) + u64::from(u32::from_ne_bytes(ip.destination))
+        }
+        Family::V6 => {
+            let ip = Ipv6 {
+                version_class_flow: [0x60 | wire::TRAFFIC_CLASS >> 4, wire::TRAFFIC_CLASS << 4, 0, 0],
+                payload_len: LEG_UDP_LEN.to_be_bytes(),
+                next_header: PROTOCOL_UDP,
+                hop_limit: HOPS,
+                source: frame.destination,
+                destination: frame.source,
+            };
+            packet.store(frame.network, ip)?;
+            sum_words(&bytemuck::cast::<_, [u32; 4]>(ip.source))
+                + sum_words(&bytemuck::cast::<_, [u32; 4]>(ip.destination))
+        }
+    };
+    // The pseudo-header (RFC 768, RFC 8200 section 8.1): addresses, protocol, UDP length.
+    let pseudo = sum + u64::from(u16::from(PROTOCOL_UDP).to_be()) + u64::from(LEG_UDP_LEN.to_be());
+    let whole = pseudo
+        + sum_words(&bytemuck::cast::<_, [u32; 2]>(udp))
+        + sum_words(&bytemuck::cast::<_, [u32; 22]>(*leg));
+    // 0 would say "no checksum", which IPv6 forbids.
+    let checksum = match fold(whole) {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    packet.store(frame.message.wrapping_sub(UDP_LEN), Udp { checksum, ..udp })?;
+    packet.store(0, ethernet)
+}
+
+/// An IPv4 address as `::ffff:a.b.c.d`.
+#[inline(always)]
+pub const fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// Sum of words in memory order: RFC 1071 section 2(B), the sum is the same in either byte order but for a swap.
+#[inline(always)]
+fn sum_words<const N: usize>(words: &[u32; N]) -> u64 {
+    let mut sum = 0;
+    for &word in words {
+        sum += u64::from(word);
+    }
+    sum
+}
+
+/// The complement of a sum of words folded to 16 bits, in memory order.
+#[inline(always)]
+const fn fold(sum: u64) -> u16 {
+    // At most 2^38 comes in: two folds from 64 to 32 bits' worth, two more to 16.
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
+    let folded = sum as u16;
+    !folded
+}
+
+const _: () = {
+    assert!(size_of::<Ethernet>() == 14);
+    assert!(size_of::<Ipv4>() == 20);
+    assert!(size_of::<Ipv6>() == 40);
+    assert!(size_of::<Udp>() == 8);
+    assert!(cfg!(target_endian = "little"), "messages are read in place, so hosts must be little-endian");
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! From a received frame to a verdict: classifier, heartbeat logic and reply in one. XDP runs this and adds nothing
+//! but the action and the counter.
+
+use crate::heartbeat::{self, Addresses, Answer, Refusal, Reject, Tables};
+use crate::map::Counter;
+use crate::packet::{self, Class, Frame, Malformed, PacketMut, Shape};
+use crate::wire::{Header, Heartbeat, kind};
+
+/// What becomes of a frame that isn't rejected. Each carries the one counter it adds to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes on to the kernel, untouched.
+    Pass(Counter),
+    /// Ends here: an accepted leg that isn't answered.
+    Consume(Counter),
+    /// Has become the reply and goes back out where it came in.
+    Reply(Counter),
+}
+
+/// Decides on a frame. Only with [`Verdict::Reply`] it has been changed.
+///
+/// # Errors
+/// Whatever is to be dropped, each reason with its own counter.
+#[inline(always)]
+pub fn receive<P: PacketMut + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> Result<Verdict, Reject> {
+    let Some(node) = tables.node() else { return Ok(Verdict::Pass(Counter::PassedOther)) };
+    if node.cluster_id == 0 {
+        return Ok(Verdict::Pass(Counter::PassedOther));
+    }
+    match packet::classify(packet, node.cluster_id) {
+        Class::Other => Ok(Verdict::Pass(Counter::PassedOther)),
+        Class::OtherCluster => Ok(Verdict::Pass(Counter::PassedOtherCluster)),
+        Class::Userspace => Ok(Verdict::Pass(Counter::PassedUserspace)),
+        Class::Malformed(frame, malformed) => reject_if_local(tables, &frame, malformed),
+        Class::Leg(frame) => {
+            let addresses = Addresses { source: frame.source, destination: frame.destination };
+            if frame.shape == Shape::Odd {
+                return reject_odd(packet, tables, &frame, &addresses);
+            }
+            let Some(leg) = packet.load::<Heartbeat>(frame.message) else { return Err(Reject::Truncated) };
+            match heartbeat::answer(tables, node, &addresses, &leg) {
+                Ok(Answer::Reply(reply)) => {
+                    packet::write_reply(packet, &frame, &reply).ok_or(Reject::Truncated)?;
+                    Ok(Verdict::Reply(match leg.header.kind {
+                        kind::REQUEST => Counter::Leg1,
+                        kind::REPLY => Counter::Leg2,
+                        _ => Counter::Leg3,
+                    }))
+                }
+                Ok(Answer::Complete) => Ok(Verdict::Consume(Counter::Leg4)),
+                Ok(Answer::Unanswered) => Ok(Verdict::Consume(Counter::Unanswered)),
+                Err(Refusal::NotOurs) => Ok(Verdict::Pass(Counter::PassedOtherHost)),
+                Err(Refusal::Reject(reject)) => Err(reject),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn reject_if_local<T: Tables>(tables: &T, frame: &Frame, malformed: Malformed) -> Result<Verdict, Reject> {
+    if !tables.is_local(&frame.destination) {
+        return Ok(Verdict::Pass(Counter::PassedOtherHost));
+    }
+    Err(match malformed {
+        Malformed::Version => Reject::Version,
+        Malformed::Kind => Reject::Kind,
+        Malformed::Truncated => Reject::Truncated,
+    })
+}
+
+/// Legs are never fragmented and carry no options; somebody tries something.
+#[inline(always)]
+fn reject_odd<P: PacketMut + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+    frame: &Frame,
+    addresses: &Addresses,
+) -> Result<Verdict, Reject> {
+    let Some(header) = packet.load::<Header>(frame.message) else { return Err(Reject::Truncated) };
+    match heartbeat::find_slot(tables, addresses, &header) {
+        Ok(_) => Err(Reject::Fragment),
+        Err(Refusal::NotOurs) => Ok(Verdict::Pass(Counter::PassedOtherHost)),
+        Err(Refusal::Reject(reject)) => Err(reject),
+    }
+}
