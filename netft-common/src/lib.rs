@@ -7,6 +7,7 @@
 
 pub mod heartbeat;
 pub mod lab;
+pub mod hello;
 pub mod map;
 pub mod packet;
 pub mod receive;

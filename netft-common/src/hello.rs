@@ -1,0 +1,205 @@
+//! Hellos to bytes and back: bounds-checked, without allocation, for any bytes at all. The authenticator is made and
+//! checked by whoever has the key (`netft-core`'s `keys`); here it is only found.
+
+use crate::wire::{
+    HELLO_TAG_LEN, Header, Hello, HelloEndpoint, MAGIC, MAX_ENDPOINTS, VERSION, endpoint_flags, flags, kind,
+};
+
+/// Length of the shortest hello: no endpoints.
+pub const MIN_LEN: usize = size_of::<Hello>() + HELLO_TAG_LEN;
+/// Length of the longest hello.
+pub const MAX_LEN: usize = MIN_LEN + MAX_ENDPOINTS * size_of::<HelloEndpoint>();
+
+/// Why bytes are no hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelloError {
+    /// Shorter than a header, or without the magic.
+    NotOurs,
+    /// Another wire version.
+    Version,
+    /// Another kind of message.
+    Kind,
+    /// The length is not what the endpoint count says, or there are too many endpoints.
+    Length,
+    /// A name is not zero-padded UTF-8, a field that must be zero isn't, a prefix length is impossible.
+    Field,
+}
+
+/// A well-formed hello, not yet authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HelloView<'a> {
+    /// The fixed part.
+    pub hello: Hello,
+    /// The endpoints, as bytes.
+    endpoints: &'a [u8],
+    /// What the authenticator covers, after the addresses.
+    pub signed: &'a [u8],
+    /// The authenticator.
+    pub tag: &'a [u8; HELLO_TAG_LEN],
+}
+
+impl<'a> HelloView<'a> {
+    /// The endpoints.
+    pub fn endpoints(&self) -> impl Iterator<Item = HelloEndpoint> + 'a {
+        self.endpoints
+            .as_chunks::<{ size_of::<HelloEndpoint>() }>()
+            .0
+            .iter()
+            .map(|bytes| bytemuck::pod_read_unaligned(bytes))
+    }
+}
+
+/// Writes everything but the authenticator, with `endpoint_count` set right. Returns how many bytes of `out` were
+/// used; the authenticator belongs right behind them. Endpoints beyond [`MAX_ENDPOINTS`] are left out.
+pub fn encode(hello: &Hello, endpoints: &[HelloEndpoint], out: &mut [u8; MAX_LEN]) -> usize {
+    let endpoints = &endpoints[..endpoints.len().min(MAX_ENDPOINTS)];
+    #[expect(clippy::cast_possible_truncation, reason = "at most MAX_ENDPOINTS")]
+    let hello = Hello { endpoint_count: endpoints.len() as u16, ..*hello };
+    let fixed = size_of::<Hello>();
+    let end = fixed + size_of_val(endpoints);
+    out[..fixed].copy_from_slice(bytemuck::bytes_of(&hello));
+    out[fixed..end].copy_from_slice(bytemuck::cast_slice(endpoints));
+    end
+}
+
+/// Checks the form of `bytes`: everything that can be checked without key and configuration. The cluster id is left
+/// to the caller, who has something to say about it.
+pub fn decode(bytes: &[u8]) -> Result<HelloView<'_>, HelloError> {
+    let header = bytes.first_chunk::<{ size_of::<Header>() }>().ok_or(HelloError::NotOurs)?;
+    let header: Header = bytemuck::pod_read_unaligned(header);
+    if header.magic != MAGIC {
+        return Err(HelloError::NotOurs);
+    }
+    if header.version != VERSION {
+        return Err(HelloError::Version);
+    }
+    if header.kind != kind::HELLO {
+        return Err(HelloError::Kind);
+    }
+    let (signed, tag) = bytes.split_last_chunk::<HELLO_TAG_LEN>().ok_or(HelloError::Length)?;
+    let (fixed, endpoints) =
+        signed.split_first_chunk::<{ size_of::<Hello>() }>().ok_or(HelloError::Length)?;
+    let hello: Hello = bytemuck::pod_read_unaligned(fixed);
+    let count = usize::from(hello.endpoint_count);
+    if count > MAX_ENDPOINTS || endpoints.len() != count * size_of::<HelloEndpoint>() {
+        return Err(HelloError::Length);
+    }
+    let view = HelloView { hello, endpoints, signed, tag };
+    let challenge_only = hello.header.flags & flags::CHALLENGE_ONLY != 0;
+    let sound = hello.reserved == 0
+        && text(&hello.name).is_some_and(|name| !name.is_empty())
+        && text(&hello.site).is_some()
+        && !(challenge_only && count > 0)
+        && view.endpoints().all(|endpoint| sound_endpoint(&endpoint));
+    if sound { Ok(view) } else { Err(HelloError::Field) }
+}
+
+fn sound_endpoint(endpoint: &HelloEndpoint) -> bool {
+    let bits = if is_ipv4(&endpoint.address) { 32 } else { 128 };
+    endpoint.prefix_len <= bits && text(&endpoint.name).is_some()
+}
+
+/// Whether the 16 bytes are an IPv4 address, `::ffff:a.b.c.d`.
+pub fn is_ipv4(address: &[u8; 16]) -> bool {
+    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+}
+
+/// Zero-padded UTF-8 without control characters; `None` if it is anything else. What goes into logs and terminals
+/// must not be able to steer them.
+pub fn text(field: &[u8]) -> Option<&str> {
+    let len = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let (text, padding) = field.split_at(len);
+    let text = core::str::from_utf8(text).ok()?;
+    (padding.iter().all(|&byte| byte == 0) && !text.chars().any(char::is_control)).then_some(text)
+}
+
+/// As many whole characters of `text` as fit, zero-padded.
+pub fn field<const N: usize>(text: &str) -> [u8; N] {
+    let mut len = text.len().min(N);
+    while !text.is_char_boundary(len) {
+        len -= 1;
+    }
+    let mut field = [0; N];
+    field[..len].copy_from_slice(&text.as_bytes()[..len]);
+    field
+}
+
+/// Link state as [`endpoint_flags`] say it: (carrier, administratively up).
+pub fn link_flags(endpoint: &HelloEndpoint) -> (bool, bool) {
+    (endpoint.flags & endpoint_flags::CARRIER != 0, endpoint.flags & endpoint_flags::ADMIN_UP != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytemuck::Zeroable;
+
+    fn hello() -> Hello {
+        let mut hello = Hello::zeroed();
+        hello.header.magic = MAGIC;
+        hello.header.version = VERSION;
+        hello.header.kind = kind::HELLO;
+        hello.name = field("n1");
+        hello
+    }
+
+    fn endpoint(last: u8) -> HelloEndpoint {
+        let mut endpoint = HelloEndpoint::zeroed();
+        endpoint.address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last];
+        endpoint.prefix_len = 24;
+        endpoint.name = field("eth0");
+        endpoint
+    }
+
+    #[test]
+    fn what_was_encoded_decodes() {
+        let mut out = [0; MAX_LEN];
+        let endpoints: [HelloEndpoint; 20] = core::array::from_fn(|i| endpoint(u8::try_from(i).unwrap()));
+        for count in 0..=20 {
+            let end = encode(&hello(), &endpoints[..count], &mut out);
+            let view = decode(&out[..end + HELLO_TAG_LEN]).unwrap();
+            assert!(view.endpoints().eq(endpoints[..count.min(16)].iter().copied()));
+            assert_eq!(view.signed.len(), end);
+        }
+    }
+
+    #[test]
+    fn every_truncation_and_extension_is_refused() {
+        let mut out = [0; MAX_LEN];
+        let end = encode(&hello(), &[endpoint(1), endpoint(2)], &mut out) + HELLO_TAG_LEN;
+        for len in (0..MAX_LEN).filter(|&len| len != end) {
+            assert!(decode(&out[..len]).is_err(), "length {len}");
+        }
+    }
+
+    #[test]
+    fn fields_that_lie_are_refused() {
+        let decode_with = |change: fn(&mut Hello, &mut HelloEndpoint)| {
+            let (mut hello, mut endpoint) = (hello(), endpoint(1));
+            change(&mut hello, &mut endpoint);
+            let mut out = [0; MAX_LEN];
+            let end = encode(&hello, &[endpoint], &mut out);
+            decode(&out[..end + HELLO_TAG_LEN]).map(|_| ())
+        };
+        assert_eq!(decode_with(|_, _| ()), Ok(()));
+        assert_eq!(decode_with(|h, _| h.header.magic = 1), Err(HelloError::NotOurs));
+        assert_eq!(decode_with(|h, _| h.header.version = 9), Err(HelloError::Version));
+        assert_eq!(decode_with(|h, _| h.header.kind = kind::DATA), Err(HelloError::Kind));
+        assert_eq!(decode_with(|h, _| h.reserved = 1), Err(HelloError::Field));
+        assert_eq!(decode_with(|h, _| h.name = [0; 32]), Err(HelloError::Field));
+        assert_eq!(decode_with(|h, _| h.name[0] = 0xff), Err(HelloError::Field));
+        assert_eq!(decode_with(|h, _| h.name[1] = 0x1b), Err(HelloError::Field));
+        assert_eq!(decode_with(|h, _| h.name[30] = b'x'), Err(HelloError::Field));
+        assert_eq!(decode_with(|h, _| h.header.flags = flags::CHALLENGE_ONLY), Err(HelloError::Field));
+        assert_eq!(decode_with(|_, e| e.prefix_len = 33), Err(HelloError::Field));
+        assert_eq!(decode_with(|_, e| (e.address, e.prefix_len) = ([1; 16], 128)), Ok(()));
+        assert_eq!(decode_with(|_, e| (e.address, e.prefix_len) = ([1; 16], 129)), Err(HelloError::Field));
+    }
+
+    #[test]
+    fn long_names_are_cut_at_a_character() {
+        assert_eq!(text(&field::<4>("aüüü")), Some("aü"));
+        assert_eq!(text(&field::<2>("üü")), Some("ü"));
+        assert_eq!(text(&field::<32>("")), Some(""));
+    }
+}
