@@ -6,8 +6,8 @@
 #![no_std]
 
 pub mod heartbeat;
-pub mod lab;
 pub mod hello;
+pub mod lab;
 pub mod map;
 pub mod packet;
 pub mod receive;

@@ -2,7 +2,10 @@
 //! nothing here allocates after the peers are set.
 
 use crate::types::{Nanos, NodeId};
-use netft_common::wire;
+use crate::window::Window;
+use netft_common::map::MAX_NODES;
+use netft_common::siphash::Stream;
+use netft_common::wire::{self, Header};
 
 /// Bytes to leave free before a frame so that it can be sealed in place.
 pub const HEADROOM: usize = size_of::<wire::Data>();
@@ -80,35 +83,69 @@ impl DataReject {
 pub struct NoSession(pub NodeId);
 
 /// Seals and opens frames of all peers.
+///
+/// A restarted daemon knows no window: what was received before the restart could be replayed to it until the session
+/// changes. Sequences of what it sends never repeat.
 #[derive(Debug)]
 pub struct DataPlane {
     cluster_id: u32,
     own: NodeId,
     high_water: u64,
+    sessions: Vec<Option<Box<Session>>>,
+}
+
+#[derive(Debug)]
+struct Session {
+    keys: DataKeys,
+    next_sequence: u64,
+    window: Window,
 }
 
 impl DataPlane {
     /// `stored` is the high water that a previous daemon left in the map (`EngineState::persistent[0]`), 0 if none:
-    /// sequences go on above it and above `now`.
+    /// sequences go on above it and above `now`. (No node sends a frame per nanosecond, so boottime alone outruns
+    /// what a daemon that could store nothing has used.)
     pub fn new(cluster_id: u32, own: NodeId, stored: u64, now: Nanos) -> Self {
-        Self { cluster_id, own, high_water: stored.max(now) }
+        let sessions = (0..MAX_NODES).map(|_| None).collect();
+        Self { cluster_id, own, high_water: stored.max(now), sessions }
     }
 
     /// A peer's session. Idempotent: with the same keys its sequence and window stay.
     pub fn set_peer(&mut self, peer: NodeId, keys: DataKeys) {
-        let _ = (peer, keys);
+        let next_sequence = self.high_water.saturating_add(1);
+        let slot = &mut self.sessions[usize::from(peer.get())];
+        if slot.as_ref().is_none_or(|session| session.keys != keys) {
+            *slot = Some(Box::new(Session { keys, next_sequence, window: Window::new() }));
+        }
     }
 
     /// Forgets a peer's session.
     pub fn remove_peer(&mut self, peer: NodeId) {
-        let _ = peer;
+        self.sessions[usize::from(peer.get())] = None;
     }
 
     /// Seals in place: `datagram` is [`HEADROOM`] bytes of any content, then the frame. Afterwards it is ready for
     /// the wire. Store [`Self::high_water`] in the map afterwards (once per batch is enough, before sending it).
     pub fn seal(&mut self, peer: NodeId, route: &DataRoute, datagram: &mut [u8]) -> Result<(), NoSession> {
-        let _ = (route, datagram, self.cluster_id, self.own);
-        Err(NoSession(peer))
+        let session = self.sessions[usize::from(peer.get())].as_mut().ok_or(NoSession(peer))?;
+        let (head, frame) = datagram.split_first_chunk_mut::<HEADROOM>().ok_or(NoSession(peer))?;
+        let header = Header {
+            magic: wire::MAGIC,
+            version: wire::VERSION,
+            kind: wire::kind::DATA,
+            flags: 0,
+            cluster_id: self.cluster_id,
+            source: self.own.get(),
+            destination: peer.get(),
+            slot: route.remote_slot,
+            key_epoch: session.keys.key_epoch,
+            sequence: session.next_sequence,
+        };
+        self.high_water = self.high_water.max(session.next_sequence);
+        session.next_sequence = session.next_sequence.saturating_add(1);
+        let tag = tag(session.keys.send, &route.local, &route.remote, &header, frame);
+        head.copy_from_slice(bytemuck::bytes_of(&wire::Data { header, tag }));
+        Ok(())
     }
 
     /// Opens what arrived at `local` from `remote` (`types::address_bytes`): who sent it, and the frame in it.
@@ -118,14 +155,42 @@ impl DataPlane {
         remote: [u8; 16],
         datagram: &'a [u8],
     ) -> Result<(NodeId, &'a [u8]), DataReject> {
-        let _ = (local, remote, datagram);
-        Err(DataReject::Malformed)
+        let (head, frame) = datagram.split_first_chunk::<HEADROOM>().ok_or(DataReject::Malformed)?;
+        let wire::Data { header, tag: theirs } = bytemuck::pod_read_unaligned(head);
+        let table = [
+            (header.magic == wire::MAGIC, DataReject::Malformed),
+            (header.version == wire::VERSION, DataReject::Version),
+            (header.kind == wire::kind::DATA, DataReject::Malformed),
+            (header.cluster_id == self.cluster_id, DataReject::OtherCluster),
+            (header.destination == self.own.get(), DataReject::Destination),
+        ];
+        if let Some((_, reject)) = table.into_iter().find(|(right, _)| !right) {
+            return Err(reject);
+        }
+        let peer = NodeId::new(header.source).ok_or(DataReject::Source)?;
+        let session = self.sessions[usize::from(header.source)].as_mut().ok_or(DataReject::Source)?;
+        if header.key_epoch != session.keys.key_epoch {
+            return Err(DataReject::Epoch);
+        }
+        if !session.window.is_new(header.sequence) {
+            return Err(DataReject::Replay);
+        }
+        // One comparison of two words: there is no prefix whose length the time it takes could tell.
+        if tag(session.keys.receive, &remote, &local, &header, frame) != theirs {
+            return Err(DataReject::Tag);
+        }
+        session.window.accept(header.sequence);
+        Ok((peer, frame))
     }
 
     /// No sequence above this was used yet.
     pub fn high_water(&self) -> u64 {
         self.high_water
     }
+}
+
+fn tag(key: [u64; 2], source: &[u8; 16], destination: &[u8; 16], header: &Header, frame: &[u8]) -> u64 {
+    Stream::new(key).write(source).write(destination).write(bytemuck::bytes_of(header)).write(frame).finish()
 }
 
 /// Where a frame from `netft0` must go.
@@ -171,5 +236,124 @@ impl FrameTable {
             Ok(at) => FrameDestination::Peer(self.entries[at].1),
             Err(_) => FrameDestination::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTE: DataRoute = DataRoute { local: [1; 16], remote: [2; 16], remote_slot: 3 };
+
+    fn node(id: u16) -> NodeId {
+        NodeId::new(id).unwrap()
+    }
+
+    fn ends(stored: u64, now: Nanos) -> (DataPlane, DataPlane) {
+        let mut a = DataPlane::new(7, node(1), stored, now);
+        let mut b = DataPlane::new(7, node(2), 0, 0);
+        a.set_peer(node(2), DataKeys { key_epoch: 5, send: [1, 2], receive: [3, 4] });
+        b.set_peer(node(1), DataKeys { key_epoch: 5, send: [3, 4], receive: [1, 2] });
+        (a, b)
+    }
+
+    fn sealed(plane: &mut DataPlane, frame: &[u8]) -> Vec<u8> {
+        let mut datagram = vec![0; HEADROOM];
+        datagram.extend_from_slice(frame);
+        plane.seal(node(2), &ROUTE, &mut datagram).unwrap();
+        datagram
+    }
+
+    fn open<'a>(plane: &mut DataPlane, datagram: &'a [u8]) -> Result<(NodeId, &'a [u8]), DataReject> {
+        plane.open(ROUTE.remote, ROUTE.local, datagram)
+    }
+
+    #[test]
+    fn a_frame_arrives_once_as_it_was_sent() {
+        let (mut a, mut b) = ends(0, 0);
+        let datagram = sealed(&mut a, b"frame");
+        assert_eq!(open(&mut b, &datagram), Ok((node(1), &b"frame"[..])));
+        assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
+    }
+
+    #[test]
+    fn no_changed_byte_is_accepted_and_none_closes_the_window() {
+        let (mut a, mut b) = ends(0, 0);
+        let datagram = sealed(&mut a, b"some frame");
+        for at in 0..datagram.len() {
+            for bit in 0..8 {
+                let mut changed = datagram.clone();
+                changed[at] ^= 1 << bit;
+                assert!(open(&mut b, &changed).is_err(), "byte {at} bit {bit}");
+            }
+        }
+        for len in 0..datagram.len() {
+            assert!(open(&mut b, &datagram[..len]).is_err(), "length {len}");
+        }
+        assert_eq!(b.open(ROUTE.remote, [9; 16], &datagram), Err(DataReject::Tag));
+        assert!(open(&mut b, &datagram).is_ok());
+    }
+
+    #[test]
+    fn each_wrong_field_has_its_reason() {
+        let (mut a, mut b) = ends(0, 0);
+        let datagram = sealed(&mut a, b"frame");
+        let reject = |change: fn(&mut Header)| {
+            let mut data: wire::Data = bytemuck::pod_read_unaligned(&datagram[..HEADROOM]);
+            change(&mut data.header);
+            let mut changed = datagram.clone();
+            changed[..HEADROOM].copy_from_slice(bytemuck::bytes_of(&data));
+            open(&mut ends(0, 0).1, &changed).unwrap_err()
+        };
+        assert_eq!(reject(|h| h.magic = 0), DataReject::Malformed);
+        assert_eq!(reject(|h| h.kind = wire::kind::HELLO), DataReject::Malformed);
+        assert_eq!(reject(|h| h.version = 2), DataReject::Version);
+        assert_eq!(reject(|h| h.cluster_id = 8), DataReject::OtherCluster);
+        assert_eq!(reject(|h| h.destination = 3), DataReject::Destination);
+        assert_eq!(reject(|h| h.source = 3), DataReject::Source);
+        assert_eq!(reject(|h| h.source = 0xffff), DataReject::Source);
+        assert_eq!(reject(|h| h.key_epoch = 6), DataReject::Epoch);
+        assert_eq!(reject(|h| h.sequence += 1), DataReject::Tag);
+        assert_eq!(open(&mut b, b""), Err(DataReject::Malformed));
+    }
+
+    #[test]
+    fn a_restarted_sender_goes_on_above_what_was_accepted() {
+        let (mut a, mut b) = ends(0, 1_000);
+        for _ in 0..5_000 {
+            assert!(open(&mut b, &sealed(&mut a, b"x")).is_ok());
+        }
+        let (mut restarted, _) = ends(a.high_water(), 2_000);
+        assert!(open(&mut b, &sealed(&mut restarted, b"x")).is_ok());
+        let (mut without_map, _) = ends(0, 1_000_000);
+        assert!(open(&mut b, &sealed(&mut without_map, b"x")).is_ok());
+    }
+
+    #[test]
+    fn the_same_keys_again_keep_sequence_and_window() {
+        let (mut a, mut b) = ends(0, 0);
+        let datagram = sealed(&mut a, b"frame");
+        assert!(open(&mut b, &datagram).is_ok());
+        b.set_peer(node(1), DataKeys { key_epoch: 5, send: [3, 4], receive: [1, 2] });
+        assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
+        b.remove_peer(node(1));
+        assert_eq!(open(&mut b, &datagram), Err(DataReject::Source));
+    }
+
+    #[test]
+    fn frames_go_where_their_mac_says() {
+        let mut table = FrameTable::default();
+        table.set(node(2), [2, 0, 0, 0, 0, 2]);
+        table.set(node(3), [2, 0, 0, 0, 0, 3]);
+        let to = |table: &FrameTable, mac: [u8; 6]| table.destination(&[&mac[..], &[0; 8]].concat());
+        assert_eq!(to(&table, [2, 0, 0, 0, 0, 3]), FrameDestination::Peer(node(3)));
+        assert_eq!(to(&table, [0xff; 6]), FrameDestination::AllPeers);
+        assert_eq!(to(&table, [0x33, 0x33, 0, 0, 0, 1]), FrameDestination::AllPeers);
+        assert_eq!(to(&table, [2, 0, 0, 0, 0, 4]), FrameDestination::Unknown);
+        assert_eq!(table.destination(&[0xff; 13]), FrameDestination::Unknown);
+        table.set(node(3), [2, 0, 0, 0, 0, 4]);
+        assert_eq!(to(&table, [2, 0, 0, 0, 0, 3]), FrameDestination::Unknown);
+        table.remove(node(3));
+        assert_eq!(to(&table, [2, 0, 0, 0, 0, 4]), FrameDestination::Unknown);
     }
 }

@@ -6,7 +6,7 @@
 //! - [`detect`]: is a route up? Which one is active? Runs on the detection thread, allocates nothing after start.
 //! - [`membership`]: who are the peers, which endpoints, networks and routes exist? Runs on the control thread.
 //! - [`data`]: one frame of cluster traffic, sealed and opened. Runs on the data thread.
-//! - [`keys`], [`adapter`]: what both need.
+//! - [`keys`], [`adapter`], [`networks`], [`window`]: what these need.
 #![forbid(unsafe_code)]
 
 pub mod adapter;
@@ -14,4 +14,6 @@ pub mod data;
 pub mod detect;
 pub mod keys;
 pub mod membership;
+pub mod networks;
 pub mod types;
+pub mod window;
