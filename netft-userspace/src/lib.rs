@@ -1,7 +1,9 @@
 //! The shell around `netft-core`: engine, eBPF loading, netlink, control socket, configuration.
 
 pub mod config;
+pub mod control;
 pub mod engine;
+pub mod listing;
 pub mod netlink;
 pub mod rtnl;
 pub mod sys;

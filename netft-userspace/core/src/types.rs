@@ -85,7 +85,7 @@ impl InterfaceNumber {
 }
 
 /// What the kernel says of an interface's link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkState {
     /// Administratively up, with carrier.

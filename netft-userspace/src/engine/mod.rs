@@ -46,7 +46,7 @@ pub struct EngineOptions {
 }
 
 /// How an interface's packets reach the XDP program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum XdpMode {
     /// In the driver.

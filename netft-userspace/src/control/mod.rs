@@ -1,0 +1,70 @@
+//! The control socket: a Unix stream; one JSON line asks, one JSON line answers (with `follow`, lines go on).
+//!
+//! Requests are [`Request`]s with a version; replies are the documents of [`crate::listing`], or a
+//! [`Failure`](crate::listing::Failure). Everything is bounded: the length of a request, the number of connections,
+//! and the time a silent one may keep its place.
+
+mod client;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, ClientError};
+pub use server::{Asked, Server, ServerError};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the requests.
+pub const VERSION: u32 = 1;
+/// Longest request line, in bytes.
+pub const REQUEST_MAX: usize = 16 * 1024;
+/// Connections served at once.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// [`crate::listing::Status`].
+    Status,
+    /// [`crate::listing::Nodes`].
+    Nodes,
+    /// [`crate::listing::Networks`].
+    Networks,
+    /// [`crate::listing::Routes`].
+    Routes {
+        /// With their history.
+        #[serde(default)]
+        history: bool,
+        /// Only those of this peer, network or address.
+        #[serde(default)]
+        only: Option<String>,
+    },
+    /// [`crate::listing::Events`].
+    Events {
+        /// Only those after this moment, nanoseconds since 1970.
+        #[serde(default)]
+        since_unix_ns: Option<u64>,
+        /// Go on with new ones.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// [`crate::listing::ConfigShow`].
+    Config,
+    /// [`crate::listing::Reload`].
+    Reload {
+        /// Only say what would change.
+        #[serde(default)]
+        dry_run: bool,
+    },
+}
+
+/// A request as it crosses the socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The request.
+    #[serde(flatten)]
+    pub request: Request,
+}

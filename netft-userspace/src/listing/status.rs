@@ -1,0 +1,212 @@
+//! `netft status`: one page about this node.
+
+use super::Adapter;
+use crate::engine::{Wait, XdpMode};
+use netft_core::types::{LinkState, NodeState};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Counters by name.
+pub type Counters = BTreeMap<String, u64>;
+
+/// The whole page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// This node.
+    pub node: ThisNode,
+    /// The daemon.
+    pub daemon: Daemon,
+    /// Its engine.
+    pub engine: Engine,
+    /// The virtual adapter.
+    pub adapter: AdapterStatus,
+    /// The interfaces in use.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Peers by state.
+    pub peers: Tally,
+    /// Routes by state.
+    pub routes: Tally,
+    /// Round trips of heartbeats over all routes since the engine's start.
+    pub rtt: Rtt,
+    /// Cluster traffic.
+    pub data: Data,
+    /// XDP's counters and the hello counters, all of them, also those at 0.
+    pub counters: Counters,
+}
+
+/// The cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Name.
+    pub name: String,
+    /// Id.
+    pub id: u32,
+}
+
+/// This node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThisNode {
+    /// Name.
+    pub name: String,
+    /// Id.
+    pub id: u16,
+    /// Site.
+    pub site: Option<String>,
+    /// `up`, or `leaving` during a clean stop.
+    pub state: NodeState,
+}
+
+/// The daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Program version.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// When it started.
+    pub started: String,
+    /// Seconds since.
+    pub uptime_s: u64,
+    /// Its configuration file.
+    pub config_file: String,
+    /// Security level in effect.
+    pub security_level: String,
+    /// Routes taken over from an earlier daemon at the start.
+    pub adopted_routes: usize,
+}
+
+/// The detection thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Engine {
+    /// How it waits.
+    pub wait: Wait,
+    /// SCHED_FIFO priority it has, 0 = ordinary scheduling.
+    pub priority: u8,
+    /// The one configured.
+    pub priority_configured: u8,
+    /// CPUs configured for it; empty = any.
+    pub cpus: Vec<usize>,
+    /// Its loops.
+    pub loops: u64,
+    /// Longest time it was late, in microseconds.
+    pub loop_gap_max_us: f64,
+    /// How often it was late by more than 300 µs.
+    pub stalls: u64,
+    /// Heartbeats that the kernel refused to send.
+    pub request_send_errors: u64,
+    /// What couldn't be had as configured, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// `netft0`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterStatus {
+    /// Interface name.
+    pub name: String,
+    /// Addresses and MTU.
+    #[serde(flatten)]
+    pub adapter: Adapter,
+}
+
+/// One interface that netft uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Name.
+    pub name: String,
+    /// `up`, `no-carrier`, `admin-down`.
+    pub link: LinkState,
+    /// How XDP is attached.
+    pub xdp: XdpMode,
+    /// Why it is not native, or what is wrong.
+    pub note: Option<String>,
+    /// Addresses with prefix length.
+    pub addresses: Vec<String>,
+    /// Bytes.
+    pub mtu: u32,
+    /// Mbit/s; `None` = unknown.
+    pub speed_mbps: Option<u32>,
+}
+
+/// How many are up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Up.
+    pub up: usize,
+    /// All.
+    pub total: usize,
+}
+
+/// Round trips.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rtt {
+    /// How many.
+    pub samples: u64,
+    /// Half are at most this, in microseconds (upper bound of a histogram bucket).
+    pub p50_us: Option<f64>,
+    /// 99 of 100 are at most this.
+    pub p99_us: Option<f64>,
+    /// All are at most this.
+    pub max_us: Option<f64>,
+    /// The histogram; empty buckets left out.
+    pub histogram: Vec<RttBucket>,
+}
+
+/// A bucket of the histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RttBucket {
+    /// Its upper bound in microseconds.
+    pub le_us: f64,
+    /// Samples in it (not cumulative).
+    pub count: u64,
+}
+
+impl Rtt {
+    /// From buckets: (upper bound in nanoseconds, samples), in order.
+    pub fn new(buckets: &[(u64, u64)]) -> Self {
+        let samples: u64 = buckets.iter().map(|(_, count)| count).sum();
+        let at = |per_mille: u64| {
+            let rank = (samples * per_mille).div_ceil(1000);
+            let mut seen = 0;
+            let mut over = buckets.iter().skip_while(|(_, count)| {
+                seen += count;
+                seen < rank
+            });
+            over.next().filter(|_| samples > 0).map(|(bound, _)| super::us(*bound))
+        };
+        let histogram =
+            buckets.iter().map(|&(bound, count)| RttBucket { le_us: super::us(bound), count }).collect();
+        Self { samples, p50_us: at(500), p99_us: at(990), max_us: at(1000), histogram }
+    }
+}
+
+/// Cluster traffic since the engine's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// Frames sent, one per receiving peer.
+    pub frames_sent: u64,
+    /// Bytes of them.
+    pub bytes_sent: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// Bytes of them.
+    pub bytes_received: u64,
+    /// Frames dropped, by reason.
+    pub drops: Counters,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_upper_bounds_of_buckets() {
+        let rtt = Rtt::new(&[(1_023, 98), (2_047, 1), (65_535, 1)]);
+        assert_eq!(
+            (rtt.samples, rtt.p50_us, rtt.p99_us, rtt.max_us),
+            (100, Some(1.023), Some(2.047), Some(65.535))
+        );
+        assert_eq!(Rtt::new(&[]), Rtt::default());
+    }
+}
