@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod build_ebpf;
+pub mod cluster;
 pub mod demo;
 pub mod lab;
 pub mod test;
+pub mod traffic;

@@ -1,10 +1,80 @@
-//! `cargo xtask bench`.
+//! `cargo xtask bench`: measurements with bounds. The exit status says whether every bound held; the full form leaves
+//! its numbers in `docs/measurements/`.
+
+mod record;
+mod reply;
+mod stats;
+
+use crate::test::workspace_root;
+use anyhow::{Result, bail};
+use record::{PartRecord, Record};
+use std::path::PathBuf;
 
 /// Command line.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(clap::Subcommand)]
+enum Bench {
+    /// Round trip of a heartbeat answered in XDP, against a UDP echo in userspace.
+    Reply(Options),
+}
+
+/// Options that every measurement has.
+#[derive(Clone, Debug, clap::Args)]
+struct Options {
+    /// At most 20 seconds: the form that the tests run.
+    #[arg(long)]
+    short: bool,
+    /// Only this part (may be given more than once).
+    #[arg(long, value_name = "PART")]
+    part: Vec<String>,
+    /// Where the JSON goes; by default docs/measurements/ for the whole full form, else target/measurements/.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Length of a measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// What the figures in the documentation come from.
+    Full,
+    /// At most 20 seconds.
+    Short,
+}
+
+/// A part that can be chosen.
+struct Part {
+    name: &'static str,
+    run: fn(Form) -> Result<PartRecord>,
+    /// Whether the short form has it.
+    short: bool,
+}
 
 /// Runs it.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+pub fn run(args: Args) -> Result<()> {
+    match args.bench {
+        Bench::Reply(options) => run_parts("reply", &options, reply::PARTS),
+    }
+}
+
+fn run_parts(name: &'static str, options: &Options, parts: &[Part]) -> Result<()> {
+    if let Some(unknown) = options.part.iter().find(|wanted| !parts.iter().any(|part| part.name == *wanted)) {
+        let names: Vec<_> = parts.iter().map(|part| part.name).collect();
+        bail!("bench {name} has no part {unknown:?}: choose from {}", names.join(", "));
+    }
+    let form = if options.short { Form::Short } else { Form::Full };
+    let chosen = parts.iter().filter(|part| match options.part.is_empty() {
+        true => form == Form::Full || part.short,
+        false => options.part.iter().any(|wanted| part.name == wanted),
+    });
+    let records = chosen.map(|part| (part.run)(form)).collect::<Result<Vec<_>>>()?;
+    let kept = form == Form::Full && options.part.is_empty();
+    let folder = if kept { "docs/measurements" } else { "target/measurements" };
+    let path = workspace_root().join(folder).join(format!("{name}.json"));
+    let form = if form == Form::Full { "full" } else { "short" };
+    Record::new(name, form, records).close(options.output.as_ref().unwrap_or(&path))
 }

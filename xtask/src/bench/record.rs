@@ -1,0 +1,217 @@
+//! What a measurement leaves behind: its bounds on the terminal, everything in a JSON file.
+
+use crate::traffic::{Monitor, MonitorReport};
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+/// Above this share of stolen CPU time a run says more about the hypervisor than about netft.
+const STEAL_LIMIT_PERCENT: f64 = 0.5;
+/// Runs of one part, if the hypervisor keeps stealing.
+const ATTEMPTS: u32 = 3;
+
+/// One bound, and whether it held.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bound {
+    /// What is bounded, with its unit.
+    pub what: String,
+    /// What was measured.
+    pub measured: f64,
+    /// The most that is allowed.
+    pub limit: f64,
+    /// Whether it held.
+    pub held: bool,
+    /// Why the bound is held all the same, or where an excess came from; empty if there is nothing to say.
+    pub explanation: String,
+}
+
+impl Bound {
+    /// `measured` must not exceed `limit`.
+    pub fn at_most(what: &str, measured: f64, limit: f64) -> Self {
+        Self { what: what.to_string(), measured, limit, held: measured <= limit, explanation: String::new() }
+    }
+
+    /// Nothing of the sort may occur.
+    pub fn none(what: &str, occurred: usize) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a small count")]
+        Self::at_most(what, occurred as f64, 0.0)
+    }
+
+    /// As it is, with its explanation.
+    pub fn explained(mut self, explanation: String) -> Self {
+        self.explanation = explanation;
+        self
+    }
+}
+
+/// What a part measured.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Numbers, for the JSON file.
+    pub results: Value,
+    /// Bounds.
+    pub bounds: Vec<Bound>,
+    /// Lines for the terminal.
+    pub lines: Vec<String>,
+}
+
+/// One part of a measurement, as kept.
+#[derive(Debug, Serialize)]
+pub struct PartRecord {
+    /// Its name on the command line.
+    name: &'static str,
+    /// What it measures.
+    what: &'static str,
+    results: Value,
+    bounds: Vec<Bound>,
+    /// Said while measuring.
+    notes: Vec<String>,
+    monitor: MonitorReport,
+    /// How many runs were needed until the hypervisor kept still (or patience ended).
+    attempts: u32,
+}
+
+/// A whole measurement, as kept.
+#[derive(Debug, Serialize)]
+pub struct Record {
+    name: &'static str,
+    command: String,
+    form: &'static str,
+    date: String,
+    machine: Machine,
+    parts: Vec<PartRecord>,
+    held: bool,
+}
+
+/// Where it was measured.
+#[derive(Debug, Serialize)]
+struct Machine {
+    kernel: String,
+    cpu: String,
+    cores: usize,
+    memory_mib: u64,
+    hypervisor: String,
+}
+
+/// Measures one part under the gap monitor, again while too much time was stolen.
+pub fn measure(
+    name: &'static str,
+    what: &'static str,
+    mut part: impl FnMut(&Monitor) -> Result<Findings>,
+) -> Result<PartRecord> {
+    println!("\n{name}: {what}");
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let monitor = Monitor::start()?;
+        let findings = part(&monitor).with_context(|| format!("measuring {name}"))?;
+        let monitor = monitor.stop()?;
+        let stolen = monitor.steal_percent > STEAL_LIMIT_PERCENT;
+        if stolen && attempts < ATTEMPTS {
+            println!(
+                "  {:.1} % of the CPU time was stolen by the hypervisor: once more",
+                monitor.steal_percent
+            );
+            continue;
+        }
+        let mut notes = findings.lines;
+        if stolen {
+            notes.push(format!(
+                "{:.1} % of the CPU time was stolen, in the last of {attempts} runs too",
+                monitor.steal_percent
+            ));
+        }
+        notes.push(format!(
+            "machine meanwhile: {:.2} % stolen, {:.1} % in softirqs, {:.0} % busy, longest gap {:.0} µs, {} above 1 ms",
+            monitor.steal_percent,
+            monitor.softirq_percent,
+            monitor.busy_percent,
+            monitor.longest_gap_us,
+            monitor.gaps_over_1ms,
+        ));
+        notes.iter().for_each(|note| println!("  {note}"));
+        for bound in &findings.bounds {
+            let verdict = if bound.held { "held" } else { "NOT HELD" };
+            let Bound { what, measured, limit, explanation, .. } = bound;
+            println!("  {verdict}: {what} {measured:.3}, at most {limit:.3}");
+            if !explanation.is_empty() {
+                println!("        {explanation}");
+            }
+        }
+        let Findings { results, bounds, .. } = findings;
+        return Ok(PartRecord { name, what, results, bounds, notes, monitor, attempts });
+    }
+}
+
+impl Record {
+    /// Of these parts.
+    pub fn new(name: &'static str, form: &'static str, parts: Vec<PartRecord>) -> Self {
+        let held = parts.iter().flat_map(|part| &part.bounds).all(|bound| bound.held);
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let command = format!("cargo xtask {}", arguments.join(" "));
+        Self {
+            name,
+            command,
+            form,
+            date: said_by("date", &["--utc", "+%F"]),
+            machine: Machine::here(),
+            parts,
+            held,
+        }
+    }
+
+    /// Writes it, and turns a bound that didn't hold into an error.
+    pub fn close(&self, path: &Path) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+        println!("\nwritten: {}", path.display());
+        let broken: Vec<_> = self
+            .parts
+            .iter()
+            .flat_map(|part| {
+                part.bounds.iter().filter(|bound| !bound.held).map(move |bound| (part.name, bound))
+            })
+            .map(|(part, bound)| format!("{part}: {} {:.3} > {:.3}", bound.what, bound.measured, bound.limit))
+            .collect();
+        anyhow::ensure!(self.held, "bounds that did not hold:\n  {}", broken.join("\n  "));
+        println!("every bound held");
+        Ok(())
+    }
+}
+
+impl Machine {
+    fn here() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = field(&cpuinfo, "model name");
+        let flags = field(&cpuinfo, "flags");
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let memory = field(&meminfo, "MemTotal");
+        let memory_kib: u64 = memory.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
+        let virtual_machine = flags.split_whitespace().any(|flag| flag == "hypervisor");
+        Self {
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_string(),
+            cpu,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_mib: memory_kib / 1024,
+            hypervisor: if virtual_machine { "virtual machine" } else { "none seen" }.to_string(),
+        }
+    }
+}
+
+fn field(text: &str, name: &str) -> String {
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_string()).unwrap_or_default()
+}
+
+fn said_by(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string()).unwrap_or_default()
+}

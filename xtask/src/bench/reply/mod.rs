@@ -1,0 +1,173 @@
+//! `bench reply`: how long until a heartbeat comes back, when XDP answers it and when a UDP echo in userspace does.
+//!
+//! One lab without daemons: a client in n1, the answering side in n2, a bridge between. The client sends the same 88
+//! bytes through the same socket API to both; XDP also checks and makes a SipHash tag, the echo does nothing. All
+//! variants take turns in rounds, so that whatever the machine does meanwhile hits all of them.
+
+mod client;
+mod echo;
+mod responder;
+
+use super::record::{Bound, Findings, PartRecord, measure};
+use super::stats::Summary;
+use super::{Form, Part};
+use crate::lab::stress::{Kind, Stress};
+use crate::lab::{LabGuard, Options};
+use anyhow::Result;
+use client::Client;
+use echo::Echo;
+use responder::Responder;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// The project's bound: XDP's median over the echo's.
+const RATIO_LIMIT: f64 = 0.6;
+
+/// Parts of `bench reply`.
+pub(super) const PARTS: &[Part] = &[
+    Part { name: "idle", run: idle, short: true },
+    Part { name: "cpu", run: cpu, short: false },
+    Part { name: "timers", run: timers, short: false },
+    Part { name: "fifo", run: fifo, short: false },
+];
+
+/// How a thread waits for a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// In the kernel.
+    Block,
+    /// By asking over and over.
+    Spin,
+}
+
+/// How the kernel schedules a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Ordinary,
+    /// SCHED_FIFO 55: above the hogs, below netft.
+    Prompt,
+}
+
+/// Who sends and who answers.
+struct Variant {
+    name: &'static str,
+    client: Wait,
+    /// `None` = XDP.
+    echo: Option<(Wait, Class)>,
+    samples: Vec<u64>,
+    lost: u64,
+}
+
+impl Variant {
+    const fn new(name: &'static str, client: Wait, echo: Option<(Wait, Class)>) -> Self {
+        Self { name, client, echo, samples: Vec::new(), lost: 0 }
+    }
+}
+
+fn idle(form: Form) -> Result<PartRecord> {
+    use Class::Ordinary;
+    use Wait::{Block, Spin};
+    measure("idle", "nothing else runs; a client that blocks and one that spins", |_| {
+        let variants = vec![
+            Variant::new("xdp, client blocks", Block, None),
+            Variant::new("echo blocks, client blocks", Block, Some((Block, Ordinary))),
+            Variant::new("echo spins, client blocks", Block, Some((Spin, Ordinary))),
+            Variant::new("xdp, client spins", Spin, None),
+            Variant::new("echo spins, client spins", Spin, Some((Spin, Ordinary))),
+        ];
+        let pairs = [(0, 1), (0, 2), (3, 4)];
+        take_turns(form, Class::Ordinary, variants, &pairs)
+    })
+}
+
+fn cpu(form: Form) -> Result<PartRecord> {
+    under("cpu", "two busy threads on every core", Kind::Cpu, form)
+}
+
+fn timers(form: Form) -> Result<PartRecord> {
+    under("timers", "a storm of timers on every core", Kind::Timers, form)
+}
+
+fn fifo(form: Form) -> Result<PartRecord> {
+    under("fifo", "a SCHED_FIFO hog on every core, busy for 90 % of the time", Kind::Fifo, form)
+}
+
+/// Under load the client runs above the load, so that the answer is measured and not the client.
+fn under(name: &'static str, what: &'static str, kind: Kind, form: Form) -> Result<PartRecord> {
+    measure(name, what, |_| {
+        let variants = vec![
+            Variant::new("xdp", Wait::Block, None),
+            Variant::new("echo with FIFO 55", Wait::Block, Some((Wait::Block, Class::Prompt))),
+            Variant::new("echo", Wait::Block, Some((Wait::Block, Class::Ordinary))),
+        ];
+        let _stress = Stress::start(kind)?;
+        take_turns(form, Class::Prompt, variants, &[(0, 1), (0, 2)])
+    })
+}
+
+fn take_turns(
+    form: Form,
+    client_class: Class,
+    mut variants: Vec<Variant>,
+    pairs: &[(usize, usize)],
+) -> Result<Findings> {
+    let (budget, burst) = match form {
+        Form::Full => (Duration::from_secs(30), 200),
+        Form::Short => (Duration::from_secs(4), 50),
+    };
+    let lab = LabGuard::up(&Options::new(&LabGuard::unique_name("reply"), 2, 1).daemon_less())?;
+    let responder = Responder::attach(&lab)?;
+    let echoes = variants
+        .iter()
+        .map(|variant| variant.echo.map(|(wait, class)| Echo::start(&lab, wait, class)).transpose())
+        .collect::<Result<Vec<_>>>()?;
+    let mut client = Client::open(&lab, &responder)?;
+    let samples = std::thread::scope(|scope| {
+        let worker = scope.spawn(|| -> Result<Vec<Variant>> {
+            client::settle(client_class)?;
+            let end = Instant::now() + budget;
+            let mut warm = false;
+            while Instant::now() < end {
+                for (variant, echo) in variants.iter_mut().zip(&echoes) {
+                    let turn = match echo {
+                        None => client.heartbeats(variant.client, burst)?,
+                        Some(echo) => echo.during(|port| client.echoes(variant.client, port, burst))?,
+                    };
+                    // The first round resolves neighbours and wakes everything up.
+                    if warm {
+                        variant.lost += turn.lost;
+                        variant.samples.extend(turn.round_trips_ns);
+                    }
+                }
+                warm = true;
+            }
+            Ok(variants)
+        });
+        worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the client panicked")))
+    })?;
+    Ok(findings(&samples, pairs, &responder.mode))
+}
+
+fn findings(variants: &[Variant], pairs: &[(usize, usize)], mode: &str) -> Findings {
+    let summaries: Vec<Summary> = variants.iter().map(|variant| Summary::micros(&variant.samples)).collect();
+    let mut findings = Findings::default();
+    let mut results = serde_json::Map::new();
+    results.insert("xdp_mode".into(), json!(mode));
+    findings.lines.push(format!(
+        "{:<28} {:>8} {:>10} {:>10} {:>12}   ({mode} XDP)",
+        "round trip in µs", "samples", "median", "p99", "max"
+    ));
+    for (variant, summary) in variants.iter().zip(&summaries) {
+        let Summary { count, median, p99, max, .. } = summary;
+        let name = variant.name;
+        findings.lines.push(format!("{name:<28} {count:>8} {median:>10.2} {p99:>10.2} {max:>12.2}"));
+        results.insert(name.into(), json!({ "round_trip_us": summary, "lost": variant.lost }));
+    }
+    for (xdp, echo) in pairs {
+        let ratio = summaries[*xdp].median / summaries[*echo].median;
+        let what = format!("median of \"{}\" / \"{}\"", variants[*xdp].name, variants[*echo].name);
+        findings.bounds.push(Bound::at_most(&what, ratio, RATIO_LIMIT));
+    }
+    findings.results = results.into();
+    findings
+}

@@ -1,0 +1,105 @@
+//! The XDP side: netft's program on n2's interface, with one slot filled in by hand.
+
+use crate::lab::Lab;
+use crate::test::workspace_root;
+use anyhow::{Context, Result, bail};
+use aya::maps::{Array, HashMap};
+use aya::programs::{Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use bytemuck::{Pod, Zeroable, bytes_of};
+use netft_common::map::{LAYOUT_VERSION, NodeConfig, SlotConfig, name};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Slot of the client's route on both ends.
+const SLOT: u32 = 7;
+const CLUSTER: u32 = 77;
+
+/// The attached program; it goes when this is dropped.
+pub(super) struct Responder {
+    _ebpf: Ebpf,
+    /// "native" or "generic".
+    pub mode: String,
+    /// What the client needs to make heartbeats that are accepted.
+    pub client_node: NodeConfig,
+    /// The client's end of the route.
+    pub client_slot: SlotConfig,
+}
+
+impl Responder {
+    /// Loads it and attaches it in n2.
+    pub fn attach(lab: &Lab) -> Result<Self> {
+        let path = workspace_root().join("netft-ebpf/prebuilt/netft.bpf.o");
+        let mut ebpf = EbpfLoader::new()
+            .load_file(&path)
+            .with_context(|| format!("loading {}: it needs CAP_BPF and CAP_NET_ADMIN", path.display()))?;
+        let (client, server) = (mapped(1), mapped(2));
+        let keys =
+            [[0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908], [0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918]];
+        let slot = |peer, local, remote, [send_key, receive_key]: [[u64; 2]; 2]| SlotConfig {
+            generation: 1,
+            remote_slot: SLOT,
+            peer,
+            key_epoch: 1,
+            local,
+            remote,
+            send_key,
+            receive_key,
+            ..SlotConfig::zeroed()
+        };
+        let node = |node_id| NodeConfig {
+            layout: LAYOUT_VERSION,
+            cluster_id: CLUSTER,
+            node_id,
+            ..NodeConfig::zeroed()
+        };
+        store(&mut ebpf, name::NODE, 0, node(2))?;
+        store(&mut ebpf, name::SLOTS, SLOT, slot(1, server, client, [keys[1], keys[0]]))?;
+        let mut local: HashMap<_, [u8; 16], u32> = HashMap::try_from(map(&mut ebpf, name::LOCAL)?)?;
+        local.insert(server, 1, 0)?;
+
+        let program: &mut Xdp =
+            ebpf.program_mut("netft").context("the object has no program \"netft\"")?.try_into()?;
+        program.load()?;
+        let mode = lab.enter("n2", || {
+            if program.attach("net1", XdpMode::Driver).is_ok() {
+                return Ok("native");
+            }
+            program.attach("net1", XdpMode::Skb).context("attaching XDP to net1 in n2")?;
+            Ok("generic")
+        })?;
+        Ok(Self {
+            _ebpf: ebpf,
+            mode: mode.to_string(),
+            client_node: node(1),
+            client_slot: slot(2, client, server, keys),
+        })
+    }
+}
+
+/// The lab's address of a node on net1.
+pub(super) fn address(node: u8) -> IpAddr {
+    Ipv4Addr::new(10, 77, 1, node).into()
+}
+
+fn mapped(node: u8) -> [u8; 16] {
+    netft_core::types::address_bytes(address(node))
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+    ebpf.map_mut(name).with_context(|| format!("the object has no map {name}"))
+}
+
+fn store<T: Pod>(ebpf: &mut Ebpf, name: &str, index: u32, value: T) -> Result<()> {
+    let bytes = bytes_of(&value);
+    // aya takes only types that it knows to be plain; arrays of bytes are.
+    match bytes.len() {
+        32 => {
+            Array::<_, [u8; 32]>::try_from(map(ebpf, name)?)?.set(index, <[u8; 32]>::try_from(bytes)?, 0)?
+        }
+        80 => {
+            Array::<_, [u8; 80]>::try_from(map(ebpf, name)?)?.set(index, <[u8; 80]>::try_from(bytes)?, 0)?
+        }
+        length => bail!("map {name} has values of {length} bytes: teach the benchmark to write them"),
+    }
+    Ok(())
+}
