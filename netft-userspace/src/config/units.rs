@@ -36,7 +36,8 @@ pub fn parse_duration(text: &str) -> Result<Nanos, String> {
 
 /// The shortest form with a whole number: `1500000` → `"1500us"`.
 pub fn format_duration(ns: Nanos) -> String {
-    let (unit, scale) = UNITS.iter().take(4).rev().find(|(_, scale)| ns.is_multiple_of(*scale)).unwrap_or(&UNITS[0]);
+    let (unit, scale) =
+        UNITS.iter().take(4).rev().find(|(_, scale)| ns.is_multiple_of(*scale)).unwrap_or(&UNITS[0]);
     format!("{}{unit}", ns / scale)
 }
 

@@ -10,6 +10,7 @@ mod server;
 mod tests;
 
 pub use client::{Client, ClientError};
+pub(crate) use server::refusal;
 pub use server::{Asked, Server, ServerError};
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,357 @@
+//! netftd: joins membership, engine, the kernel's interface list and the control socket on one thread.
+//!
+//! Every input is one mutation, then everything that follows from it is carried out ([`Daemon::drain`]) before the
+//! next one is looked at, so listings never show a state that is half made.
+
+mod record;
+mod reload;
+mod show;
+mod start;
+
+pub use start::check;
+
+use crate::config::Config;
+use crate::control::{Asked, Request, Server, ServerError, refusal};
+use crate::engine::{Engine, EngineInput, InterfaceReport, StopMode};
+use crate::listing::Versioned;
+use crate::netlink::{self, Monitor};
+use anyhow::Context;
+use netft_core::detect::DetectorEvent;
+use netft_core::membership::{Interface, Membership, MembershipCommand};
+use netft_core::types::{LinkState, Nanos, NodeId, NodeState, Slot};
+use record::{Note, Record, RouteName};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Requests that may wait for the loop.
+const REQUESTS_WAITING: usize = 16;
+/// How long a goodbye may travel before everything is taken down: legs say it as well as hellos.
+const GOODBYE: Duration = Duration::from_millis(50);
+/// The longest sleep of the loop.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// Runs until SIGTERM or SIGINT; then says goodbye and leaves nothing behind.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hangup: signal(SignalKind::hangup())?,
+    };
+    let (asked, mut requests) = mpsc::channel(REQUESTS_WAITING);
+    let mut daemon = Daemon::start(config, asked).await?;
+    notify(&[sd_notify::NotifyState::Ready]);
+    let ended = daemon.serve(&mut signals, &mut requests).await;
+    notify(&[sd_notify::NotifyState::Stopping]);
+    drop(requests);
+    daemon.stop().await?;
+    ended
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// Tells systemd, if it started us.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+/// The whole daemon.
+struct Daemon {
+    config: Config,
+    membership: Membership,
+    engine: Engine,
+    monitor: Monitor,
+    /// Removes the socket's file when dropped.
+    server: Server,
+    /// Held while we live: one daemon per state folder.
+    _lock: std::fs::File,
+    record: Record,
+    interfaces: Vec<Interface>,
+    reports: Vec<InterfaceReport>,
+    /// What a slot is; kept a little longer than membership does, for the events of its removal.
+    slots: BTreeMap<Slot, RouteName>,
+    node_states: BTreeMap<NodeId, PeerState>,
+    active: BTreeMap<NodeId, Slot>,
+    started_ns: Nanos,
+    adopted_routes: usize,
+    stopping: bool,
+    watchdog: Option<Watchdog>,
+}
+
+/// A peer's state and since when it has it.
+#[derive(Clone, Copy)]
+struct PeerState {
+    state: NodeState,
+    since_ns: Nanos,
+}
+
+struct Watchdog {
+    every: Duration,
+    next: Instant,
+    /// The engine's loops at the last look: if they stand still, systemd isn't told that all is well.
+    loops: u64,
+}
+
+impl Daemon {
+    /// Serves until a signal ends it.
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        requests: &mut mpsc::Receiver<Asked>,
+    ) -> anyhow::Result<()> {
+        loop {
+            self.drain().await;
+            let sleep = self.sleep();
+            tokio::select! {
+                input = self.engine.recv() => self.handle_input(input).await,
+                interfaces = self.monitor.next() => {
+                    let interfaces = interfaces.context("the kernel's interface list is lost")?;
+                    self.handle_interfaces(interfaces);
+                }
+                Some(asked) = requests.recv() => self.answer(asked).await,
+                () = tokio::time::sleep(sleep) => self.handle_timeout(),
+                _ = signals.hangup.recv() => {
+                    if let Err(error) = self.reload(reload::Mode::Apply).await {
+                        self.note(Note::Warning, "config", "reload", &error);
+                    }
+                }
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+            }
+        }
+    }
+
+    /// Until something of our own is due.
+    fn sleep(&self) -> Duration {
+        let due = Duration::from_nanos(self.membership.poll_timeout().saturating_sub(crate::sys::boottime()));
+        let watchdog = self.watchdog.as_ref().map(|w| w.next.saturating_duration_since(Instant::now()));
+        due.min(watchdog.unwrap_or(LONGEST_SLEEP)).min(LONGEST_SLEEP)
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = crate::sys::boottime();
+        if self.membership.poll_timeout() <= now {
+            self.membership.handle_timeout(now);
+        }
+        if let Some(watchdog) = &mut self.watchdog
+            && watchdog.next <= Instant::now()
+        {
+            watchdog.next = Instant::now() + watchdog.every;
+            let loops = self.engine.stats().loops;
+            if loops != watchdog.loops {
+                watchdog.loops = loops;
+                notify(&[sd_notify::NotifyState::Watchdog]);
+            } else {
+                tracing::error!(
+                    loops,
+                    "the detection thread stands still: systemd's watchdog will restart netftd"
+                );
+            }
+        }
+    }
+
+    /// Carries out everything that follows from the last mutation.
+    async fn drain(&mut self) {
+        loop {
+            while let Some(command) = self.membership.poll_command() {
+                self.carry_out(command).await;
+            }
+            while let Some(hello) = self.membership.poll_transmit() {
+                if let Err(error) = self.engine.send_hello(&hello) {
+                    tracing::debug!(%error, local = %hello.local, remote = %hello.remote, "hello not sent");
+                }
+            }
+            while let Some(event) = self.membership.poll_event() {
+                self.record.membership(&event);
+            }
+            match self.engine.try_recv() {
+                Some(input) => self.handle_input(input).await,
+                None => return,
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, command: MembershipCommand) {
+        let result = match command {
+            MembershipCommand::SetRoute(route) => {
+                if let Some(info) = self.membership.route(route.slot) {
+                    let name = RouteName { peer: info.peer, local: info.local, remote: info.remote };
+                    self.slots.insert(route.slot, name);
+                }
+                self.engine.set_route(&route).await
+            }
+            MembershipCommand::RemoveRoute(slot) => {
+                self.engine.remove_route(slot).await;
+                Ok(())
+            }
+            MembershipCommand::SetPeerAdapter(peer, adapter) => {
+                self.engine.set_peer_adapter(peer, adapter).await
+            }
+            MembershipCommand::RemovePeerAdapter(peer) => {
+                self.engine.remove_peer_adapter(peer).await;
+                Ok(())
+            }
+            MembershipCommand::SetOwnAdapter(adapter) => self.engine.set_adapter(adapter).await,
+        };
+        if let Err(error) = result {
+            self.note(Note::Warning, "engine", "engine", &error.to_string());
+        }
+    }
+
+    async fn handle_input(&mut self, input: EngineInput) {
+        match input {
+            EngineInput::Hello { local, remote, bytes } => {
+                let now = crate::sys::boottime();
+                if let Err(reject) = self.membership.handle_frame(now, local, remote, &bytes) {
+                    tracing::debug!(%local, %remote, %reject, "hello rejected");
+                }
+            }
+            EngineInput::Detector(event) => self.handle_detector(event),
+            EngineInput::Note(text) => self.note(Note::Warning, "engine", "engine", &text),
+        }
+    }
+
+    fn handle_detector(&mut self, event: DetectorEvent) {
+        match event {
+            DetectorEvent::Route(record) => {
+                let name = self.slots.get(&record.slot).cloned();
+                self.record.route(name, &record);
+                self.membership.handle_route(record.at_ns, record.slot, record.new);
+            }
+            DetectorEvent::Active { at_ns, peer, old, new } => {
+                match new {
+                    Some(slot) => self.active.insert(peer, slot),
+                    None => self.active.remove(&peer),
+                };
+                let name = |slot: Option<Slot>| slot.map(|slot| self.route_name(slot));
+                self.record.active(at_ns, &self.peer_name(peer), name(old), name(new));
+            }
+            DetectorEvent::Peer { at_ns, peer, old, new, tick_age_ns } => {
+                self.node_states.insert(peer, PeerState { state: new, since_ns: at_ns });
+                self.record.node(at_ns, &self.peer_name(peer), old, new, tick_age_ns);
+            }
+            DetectorEvent::Stall { at_ns, gap_ns } => self.record.stall(at_ns, gap_ns),
+        }
+    }
+
+    fn handle_interfaces(&mut self, interfaces: Vec<Interface>) {
+        for interface in &interfaces {
+            let old =
+                self.interfaces.iter().find(|known| known.name == interface.name).map(|known| known.link);
+            if old != Some(interface.link) {
+                self.record.interface(&interface.name, old, Some(interface.link));
+            }
+        }
+        for gone in self.interfaces.iter().filter(|known| interfaces.iter().all(|i| i.name != known.name)) {
+            self.record.interface(&gone.name, Some(gone.link), None);
+        }
+        for report in self.engine.set_interfaces(&interfaces) {
+            let known = self.reports.contains(&report);
+            if !known && let Some(note) = &report.note {
+                self.record.note(Note::Warning, "interface", &report.name, note);
+            }
+            self.reports.retain(|known| known.name != report.name);
+            self.reports.push(report);
+        }
+        self.reports.retain(|report| interfaces.iter().any(|i| i.name == report.name));
+        self.interfaces = interfaces;
+        self.introduce_interfaces();
+    }
+
+    /// Tells membership what there is and how the configured addresses are reached.
+    fn introduce_interfaces(&mut self) {
+        let sources =
+            netlink::local_sources(self.config.peers.values().flat_map(|peer| peer.addresses.clone()));
+        self.membership.handle_interfaces(crate::sys::boottime(), self.interfaces.clone(), &sources);
+    }
+
+    async fn answer(&mut self, asked: Asked) {
+        let Asked { request, reply } = asked;
+        let mut follow_on = None;
+        let answer = match request {
+            Request::Status => line(self.status()),
+            Request::Nodes => line(self.nodes()),
+            Request::Networks => line(self.networks()),
+            Request::Routes { history, only } => line(self.routes(history, only.as_deref())),
+            Request::Events { since_unix_ns, follow } => {
+                follow_on = follow.then(|| self.record.subscribe());
+                line(self.record.since(since_unix_ns, follow))
+            }
+            Request::Config => line(self.config_show()),
+            Request::Reload { dry_run } => {
+                let mode = if dry_run { reload::Mode::DryRun } else { reload::Mode::Apply };
+                match self.reload(mode).await {
+                    Ok(document) => line(document),
+                    Err(error) => refusal(&error),
+                }
+            }
+        };
+        // Whoever asked may have gone: then nobody needs the answer.
+        let _ = reply.send((answer, follow_on));
+    }
+
+    fn note(&mut self, level: Note, kind: &str, subject: &str, text: &str) {
+        self.record.note(level, kind, subject, text);
+    }
+
+    fn peer_name(&self, id: NodeId) -> String {
+        let peers = self.membership.peers();
+        peers
+            .into_iter()
+            .find(|peer| peer.id == Some(id))
+            .map_or_else(|| format!("node {id}"), |peer| peer.name)
+    }
+
+    fn route_name(&self, slot: Slot) -> String {
+        self.slots.get(&slot).map_or_else(|| format!("slot {}", slot.get()), |name| name.pair())
+    }
+
+    /// A clean stop: goodbye first, then everything is taken away.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        self.stopping = true;
+        self.note(
+            Note::Info,
+            "daemon",
+            &self.config.node_name.clone(),
+            "stops cleanly: goodbye to the peers",
+        );
+        self.engine.leave();
+        self.membership.leave(crate::sys::boottime());
+        self.drain().await;
+        tokio::time::sleep(GOODBYE).await;
+        self.drain().await;
+        drop(self.server);
+        self.engine.stop(StopMode::Clean).await.context("not everything could be removed")?;
+        tracing::info!("stopped; nothing is left behind");
+        Ok(())
+    }
+}
+
+/// A document as one line.
+fn line(document: impl Serialize) -> String {
+    serde_json::to_string(&Versioned::new(document)).unwrap_or_else(|error| refusal(&error.to_string()))
+}
+
+/// Link states as events name them.
+fn link_word(link: LinkState) -> &'static str {
+    match link {
+        LinkState::Up => "up",
+        LinkState::NoCarrier => "no-carrier",
+        LinkState::AdminDown => "admin-down",
+    }
+}
+
+impl From<ServerError> for start::StartError {
+    fn from(error: ServerError) -> Self {
+        Self::Socket(error)
+    }
+}

@@ -1,0 +1,227 @@
+//! The daemon's state as the documents of [`crate::listing`].
+
+use super::{Daemon, RouteName};
+use crate::engine::XdpMode;
+use crate::listing::{
+    Adapter, AdapterStatus, Clock, Cluster, ConfigShow, Data, Endpoint, Engine, InterfaceStatus, Network,
+    NetworkState, Networks, Node, Nodes, Route, Routes, Rtt, Status, Tally, ThisNode, us,
+};
+use netft_core::detect::RouteView;
+use netft_core::membership::{EndpointView, RouteInfo};
+use netft_core::types::{LinkState, NodeState, RouteClass, RouteReason, RouteState, Timing};
+
+impl Daemon {
+    /// `netft status`.
+    pub(super) fn status(&self) -> Status {
+        let config = &self.config;
+        let clock = Clock::now();
+        let stats = self.engine.stats();
+        let routes = self.routes(false, None).routes;
+        let mut counters: Vec<(&str, u64)> = self.engine.counters();
+        counters.extend(self.membership.counters());
+        let peers = self.nodes().nodes;
+        let peers = peers.iter().filter(|node| !node.local);
+        Status {
+            cluster: Cluster { name: config.cluster_name.clone(), id: config.cluster_id },
+            node: ThisNode {
+                name: config.node_name.clone(),
+                id: config.node_id.get(),
+                site: config.node_site.clone(),
+                state: self.own_state(),
+            },
+            daemon: crate::listing::Daemon {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                started: clock.format(self.started_ns),
+                uptime_s: crate::sys::boottime().saturating_sub(self.started_ns) / 1_000_000_000,
+                config_file: config.file.display().to_string(),
+                security_level: "signed".to_owned(),
+                adopted_routes: self.adopted_routes,
+            },
+            engine: Engine {
+                wait: config.engine.wait,
+                priority: stats.priority,
+                priority_configured: config.engine.priority.unwrap_or(0),
+                cpus: config.engine.cpus.clone(),
+                loops: stats.loops,
+                loop_gap_max_us: us(stats.loop_gap_max_ns),
+                stalls: stats.loop_stalls,
+                request_send_errors: stats.request_send_errors,
+                notes: self.engine.notes(),
+            },
+            adapter: AdapterStatus { name: config.adapter_name.clone(), adapter: self.own_adapter() },
+            interfaces: self.interface_statuses(),
+            peers: Tally {
+                up: peers.clone().filter(|node| node.state != NodeState::Down).count(),
+                total: peers.count(),
+            },
+            routes: tally(&routes),
+            rtt: Rtt::new(&stats.rtt),
+            data: Data {
+                frames_sent: stats.frames_sent,
+                bytes_sent: stats.bytes_sent,
+                frames_received: stats.frames_received,
+                bytes_received: stats.bytes_received,
+                drops: stats.drops.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            },
+            counters: counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        }
+    }
+
+    fn own_state(&self) -> NodeState {
+        if self.stopping { NodeState::Leaving } else { NodeState::Up }
+    }
+
+    fn own_adapter(&self) -> Adapter {
+        Adapter { mtu: self.engine.adapter_mtu(), ..self.membership.adapter().into() }
+    }
+
+    fn interface_statuses(&self) -> Vec<InterfaceStatus> {
+        let report = |name: &str| self.reports.iter().find(|report| report.name == name);
+        self.interfaces
+            .iter()
+            .map(|interface| InterfaceStatus {
+                name: interface.name.clone(),
+                link: interface.link,
+                xdp: report(&interface.name).map_or(XdpMode::None, |report| report.mode),
+                note: report(&interface.name).and_then(|report| report.note.clone()),
+                addresses: interface.addresses.iter().map(|(ip, len)| format!("{ip}/{len}")).collect(),
+                mtu: interface.mtu,
+                speed_mbps: (interface.speed_mbps != 0).then_some(interface.speed_mbps),
+            })
+            .collect()
+    }
+
+    /// `netft nodes`.
+    pub(super) fn nodes(&self) -> Nodes {
+        let clock = Clock::now();
+        let own = Node {
+            name: self.config.node_name.clone(),
+            id: Some(self.config.node_id.get()),
+            site: self.config.node_site.clone(),
+            state: self.own_state(),
+            local: true,
+            adapter: Some(self.own_adapter()),
+            last_change: Some(clock.format(self.started_ns)),
+            endpoints: self.membership.endpoints().iter().map(endpoint).collect(),
+        };
+        let peers = self.membership.peers().into_iter().map(|peer| {
+            let known = peer.id.and_then(|id| self.node_states.get(&id));
+            Node {
+                name: peer.name,
+                id: peer.id.map(|id| id.get()),
+                site: peer.site,
+                state: known.map_or(NodeState::Down, |known| known.state),
+                local: false,
+                adapter: peer.adapter.map(Adapter::from),
+                last_change: known.map(|known| clock.format(known.since_ns)),
+                endpoints: peer.endpoints.iter().map(endpoint).collect(),
+            }
+        });
+        Nodes { nodes: std::iter::once(own).chain(peers).collect() }
+    }
+
+    /// `netft networks`.
+    pub(super) fn networks(&self) -> Networks {
+        let routes = self.routes(false, None).routes;
+        let networks = self.membership.networks().into_iter().map(|network| {
+            let over: Vec<Route> =
+                routes.iter().filter(|route| route.network == network.name).cloned().collect();
+            let tally = tally(&over);
+            let state = match (network.link, tally) {
+                (Some(LinkState::NoCarrier | LinkState::AdminDown), _) => NetworkState::Down,
+                (_, Tally { up, total }) if up == total && total > 0 => NetworkState::Up,
+                (Some(LinkState::Up), Tally { total: 0, .. }) => NetworkState::Up,
+                (_, Tally { up: 0, .. }) => NetworkState::Down,
+                _ => NetworkState::Partial,
+            };
+            Network {
+                name: network.name,
+                subnet: network.subnets.first().cloned(),
+                subnets: network.subnets,
+                role: network.role,
+                metric: network.metric,
+                state,
+                interfaces: network.interfaces,
+                routes_up: tally.up,
+                routes: tally.total,
+            }
+        });
+        Networks { networks: networks.collect() }
+    }
+
+    /// `netft routes`, perhaps only those that `only` names by peer, network, interface address.
+    pub(super) fn routes(&self, history: bool, only: Option<&str>) -> Routes {
+        let clock = Clock::now();
+        let views = self.engine.route_views();
+        let wanted = |info: &RouteInfo| {
+            only.is_none_or(|only| {
+                let addresses = [info.local.to_string(), info.remote.to_string()];
+                info.peer == only || info.network == only || addresses.iter().any(|address| address == only)
+            })
+        };
+        let infos = self.membership.routes().into_iter().filter(wanted);
+        let routes = infos.map(|info| {
+            let view = views.iter().find(|view| Some(view.slot) == info.slot);
+            self.route(info, view, history, clock)
+        });
+        Routes { routes: routes.collect() }
+    }
+
+    fn route(&self, info: RouteInfo, view: Option<&RouteView>, history: bool, clock: Clock) -> Route {
+        let timing = self.timing(info.class);
+        let carries = info.id.and_then(|id| self.active.get(&id));
+        let active = info.slot.is_some() && carries == info.slot.as_ref();
+        let name = RouteName { peer: info.peer, local: info.local, remote: info.remote };
+        let history = history.then(|| self.record.history(&name, clock));
+        Route {
+            peer: name.peer,
+            network: info.network,
+            local: info.local,
+            remote: info.remote,
+            state: view.map_or(RouteState::Down, |view| view.state),
+            active,
+            rtt_us: view.filter(|view| view.srtt_ns > 0).map(|view| us(view.srtt_ns)),
+            mtu: (info.mtu != 0).then_some(info.mtu),
+            misses: view.map_or(0, |view| view.misses),
+            last_change: view.map(|view| clock.format(view.since_ns)),
+            reason: view.map_or(RouteReason::Starting, |view| view.reason),
+            class: info.class,
+            metric: info.metric,
+            delay_us: us(timing.delay_ns),
+            threshold: timing.threshold,
+            sent: view.map_or(0, |view| view.sent),
+            completed: view.map_or(0, |view| view.completed),
+            slot: info.slot.map(|slot| slot.get()),
+            history,
+        }
+    }
+
+    fn timing(&self, class: RouteClass) -> Timing {
+        match class {
+            RouteClass::SameSubnet => self.config.same_subnet,
+            RouteClass::CrossSubnet => self.config.cross_subnet,
+            RouteClass::CrossSite => self.config.cross_site,
+        }
+    }
+
+    /// `netft config show`.
+    pub(super) fn config_show(&self) -> ConfigShow {
+        ConfigShow { file: self.config.file.display().to_string(), config: self.config.entries() }
+    }
+}
+
+fn tally(routes: &[Route]) -> Tally {
+    Tally { up: routes.iter().filter(|route| route.state == RouteState::Up).count(), total: routes.len() }
+}
+
+fn endpoint(endpoint: &EndpointView) -> Endpoint {
+    Endpoint {
+        interface: endpoint.interface.clone(),
+        address: format!("{}/{}", endpoint.address, endpoint.prefix_len),
+        mac: netft_core::adapter::format_mac(endpoint.mac),
+        link: endpoint.link,
+        mtu: endpoint.mtu,
+        speed_mbps: (endpoint.speed_mbps != 0).then_some(endpoint.speed_mbps),
+    }
+}
