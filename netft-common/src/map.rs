@@ -121,6 +121,8 @@ pub mod down_reason {
     pub const CARRIER: u32 = 1;
     /// Its interface was taken down by an administrator.
     pub const ADMIN: u32 = 2;
+    /// It receives on this route, but what it sends doesn't arrive: names the direction, takes nothing down.
+    pub const RX_ONLY: u32 = 3;
 }
 
 /// The active route of one peer, packed into one 8-byte word of [`name::ACTIVE`]: one store moves a peer.

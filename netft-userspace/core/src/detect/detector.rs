@@ -1,12 +1,17 @@
-//! The detector itself.
+//! The detector: joins routes, peers, links and the clock.
 
+use super::outbox::{Events, NodeSet, Requests, Stores};
+use super::peer::{Peer, routes_of};
+use super::route::{Excuse, Route};
 use super::{
-    Adopted, DetectorCommand, DetectorConfig, DetectorEvent, Evidence, Histogram, RequestTransmit,
-    RouteRecord, RouteSetup, RouteView, StoreCommand,
+    DetectorCommand, DetectorConfig, DetectorEvent, Evidence, Histogram, RequestTransmit, RouteSetup,
+    RouteView, StoreCommand,
 };
-use crate::types::{Nanos, NodeId, RouteReason, RouteState, Slot};
-use netft_common::map::{ActiveRoute, MAX_NODES, MAX_SLOTS};
-use std::collections::VecDeque;
+use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, NodeState, RouteReason, RouteState, Slot};
+use netft_common::map::{MAX_NODES, MAX_SLOTS};
+
+/// Stalls are reported at most this often, the worst of them; all are counted.
+const STALL_REPORT_NS: Nanos = 100_000_000;
 
 /// Counted exactly since [`Detector::new`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,22 +28,6 @@ pub struct DetectorCounters {
     pub merged_events: u64,
 }
 
-/// One watched route.
-#[derive(Clone, Copy, Debug)]
-struct Route {
-    setup: RouteSetup,
-    state: RouteState,
-    reason: RouteReason,
-    since_ns: Nanos,
-    next_request_ns: Nanos,
-    next_sequence: u64,
-    evidence_ns: Nanos,
-    run: u32,
-    srtt_ns: Nanos,
-    sent: u64,
-    completed: u64,
-}
-
 /// Judges routes, paces leg 1, selects active routes. Owned by the detection thread.
 ///
 /// After every `handle_*` call the shell drains: first [`poll_store`](Self::poll_store) (traffic moves before
@@ -49,12 +38,31 @@ pub struct Detector {
     config: DetectorConfig,
     own_id: NodeId,
     routes: Box<[Option<Route>]>,
-    active: Box<[Option<(Slot, u32)>]>,
-    transmits: VecDeque<RequestTransmit>,
-    events: VecDeque<DetectorEvent>,
-    stores: VecDeque<StoreCommand>,
+    /// Per slot when its route must be looked at: the one thing that every wake reads of all routes.
+    due_ns: Box<[Nanos]>,
+    /// Slots from here on have never been used.
+    slots_end: usize,
+    peers: Box<[Peer]>,
+    /// Peers with a change that selection must see.
+    touched: NodeSet,
+    links: [LinkState; InterfaceNumber::LIMIT as usize],
+    dead_interfaces: u64,
+    stores: Stores,
+    requests: Requests,
+    events: Events,
     counters: DetectorCounters,
     rtt: Histogram,
+    /// The newest `now` that came in.
+    now_ns: Nanos,
+    /// What `poll_timeout` says.
+    asked_ns: Nanos,
+    /// Lateness that a command found before `handle_timeout` could.
+    late_ns: Nanos,
+    /// The tightest limit of any route.
+    stall_limit_ns: Nanos,
+    stall_reported_ns: Option<Nanos>,
+    /// The worst stall not yet reported.
+    stall_pending_ns: Nanos,
 }
 
 impl Detector {
@@ -64,159 +72,118 @@ impl Detector {
             config,
             own_id,
             routes: vec![None; MAX_SLOTS as usize].into(),
-            active: vec![None; MAX_NODES as usize].into(),
-            transmits: VecDeque::with_capacity(MAX_SLOTS as usize),
-            events: VecDeque::with_capacity(4 * MAX_SLOTS as usize),
-            stores: VecDeque::with_capacity(4 * MAX_SLOTS as usize),
+            due_ns: vec![Nanos::MAX; MAX_SLOTS as usize].into(),
+            slots_end: 0,
+            peers: vec![Peer::new(); MAX_NODES as usize].into(),
+            touched: NodeSet::new(),
+            links: [LinkState::Up; InterfaceNumber::LIMIT as usize],
+            dead_interfaces: 0,
+            stores: Stores::new(),
+            requests: Requests::new(),
+            events: Events::new(),
             counters: DetectorCounters::default(),
             rtt: Histogram::new(),
+            now_ns: 0,
+            asked_ns: Nanos::MAX,
+            late_ns: 0,
+            stall_limit_ns: Nanos::MAX,
+            stall_reported_ns: None,
+            stall_pending_ns: 0,
         }
     }
 
     /// Takes a command of the control thread, or of the kernel's link events. All are idempotent.
     pub fn handle_command(&mut self, now: Nanos, command: DetectorCommand) {
+        self.now_ns = self.now_ns.max(now);
+        // The command may move the wake that we are late for.
+        self.late_ns = self.late_ns.max(now.saturating_sub(self.asked_ns));
         match command {
-            DetectorCommand::SetRoute(setup) => {
-                let up = setup.adopted == Adopted::Up;
-                self.routes[setup.slot.index()].get_or_insert(Route {
-                    setup,
-                    state: if up { RouteState::Up } else { RouteState::Down },
-                    reason: if up { RouteReason::Adopted } else { RouteReason::Starting },
-                    since_ns: now,
-                    next_request_ns: now + setup.timing.delay_ns,
-                    next_sequence: setup.first_sequence,
-                    evidence_ns: now,
-                    run: 0,
-                    srtt_ns: 0,
-                    sent: 0,
-                    completed: 0,
-                });
-                if let Some(route) = &mut self.routes[setup.slot.index()] {
-                    route.setup = setup;
-                }
-                self.select(now, setup.peer);
+            DetectorCommand::SetRoute(setup) => self.set_route(now, setup),
+            DetectorCommand::RemoveRoute(slot) => self.remove_route(now, slot),
+            DetectorCommand::Configure(config) => {
+                self.config = config;
+                (1..self.peers.len()).for_each(|peer| self.touched.insert(peer));
             }
-            DetectorCommand::RemoveRoute(slot) => {
-                if let Some(route) = self.routes[slot.index()].take() {
-                    self.select(now, route.setup.peer);
-                }
-            }
-            DetectorCommand::Configure(config) => self.config = config,
-            DetectorCommand::SetLink(..) => {}
+            DetectorCommand::SetLink(interface, link) => self.set_link(now, interface, link),
         }
+        self.review_touched(now);
+        self.plan();
     }
 
-    /// Judges and paces. Call it at [`poll_timeout`](Self::poll_timeout), or earlier.
+    /// Judges and paces. Call it at [`poll_timeout`](Self::poll_timeout), or earlier; `now` is the clock just
+    /// before the call.
     pub fn handle_timeout(&mut self, now: Nanos, evidence: &impl Evidence) {
-        for index in 0..self.routes.len() {
-            let Some(route) = &mut self.routes[index] else { continue };
-            let seen = evidence.read(route.setup.slot);
-            let newest = seen.completed_sent_ns.max(seen.confirmed_sent_ns);
-            if newest > route.evidence_ns {
-                route.evidence_ns = newest;
-                route.run += 1;
-                route.completed += 1;
-                route.srtt_ns = seen.rtt_ns;
-                self.rtt.record(seen.rtt_ns);
-            }
-            let patience = route.setup.timing.detection_ns() + route.srtt_ns;
-            let age = now.saturating_sub(route.evidence_ns);
-            let old = route.state;
-            if old == RouteState::Up && age > patience {
-                (route.state, route.reason) = (RouteState::Down, RouteReason::HeartbeatsMissed);
-            } else if old != RouteState::Up && age <= patience && route.run >= self.config.up_run {
-                (route.state, route.reason) = (RouteState::Up, RouteReason::HeartbeatsComplete);
-            }
-            if now >= route.next_request_ns {
-                let slot = route.setup.slot;
-                self.transmits.push_back(RequestTransmit {
-                    slot,
-                    sequence: route.next_sequence,
-                    notice: None,
-                });
-                route.next_sequence += 1;
-                route.sent += 1;
-                route.next_request_ns = now + route.setup.timing.delay_ns;
-            }
-            if route.state != old {
-                route.since_ns = now;
-                route.run = 0;
-                self.events.push_back(DetectorEvent::Route(RouteRecord {
-                    at_ns: now,
-                    slot: route.setup.slot,
-                    peer: route.setup.peer,
-                    old,
-                    new: route.state,
-                    reason: route.reason,
-                    sent: route.sent,
-                    completed: route.completed,
-                    misses: 0,
-                    threshold: route.setup.timing.threshold,
-                    evidence_age_ns: age,
-                    silence_ns: age,
-                }));
-                let peer = route.setup.peer;
-                self.select(now, peer);
+        self.now_ns = self.now_ns.max(now);
+        let late_ns = now.saturating_sub(self.asked_ns).max(self.late_ns);
+        self.late_ns = 0;
+        if late_ns > self.stall_limit_ns {
+            self.note_stall(now, late_ns, evidence);
+        }
+        self.report_stall(now);
+        for index in 0..self.slots_end {
+            if self.due_ns[index] <= now {
+                self.tend(now, index, evidence);
             }
         }
-    }
-
-    fn select(&mut self, now: Nanos, peer: NodeId) {
-        let best = self.routes.iter().flatten().filter(|r| r.setup.peer == peer && r.state == RouteState::Up);
-        let best = best.min_by_key(|r| (r.setup.metric, r.setup.slot)).map(|r| r.setup.slot);
-        let active = &mut self.active[usize::from(peer.get())];
-        let old = active.map(|(slot, _)| slot);
-        if old != best {
-            let generation = active.map_or(1, |(_, generation)| generation.wrapping_add(1)).max(1);
-            *active = best.map(|slot| (slot, generation));
-            let slot = best.map_or(ActiveRoute::NONE, Slot::get);
-            let word = ActiveRoute { slot, backup: ActiveRoute::NONE, generation }.to_word();
-            self.stores.push_back(StoreCommand::Active(peer, word));
-            self.events.push_back(DetectorEvent::Active { at_ns: now, peer, old, new: best });
+        for index in 1..self.peers.len() {
+            if self.peers[index].due_ns <= now {
+                self.read_peer(index, evidence);
+                self.touched.insert(index);
+            }
         }
+        self.review_touched(now);
+        self.plan();
     }
 
     /// The next store into a shared map. Do these first.
     pub fn poll_store(&mut self) -> Option<StoreCommand> {
-        self.stores.pop_front()
+        self.stores.pop()
     }
 
     /// The next leg 1 to send.
     pub fn poll_transmit(&mut self) -> Option<RequestTransmit> {
-        let transmit = self.transmits.pop_front();
-        self.counters.requests += u64::from(transmit.is_some());
-        transmit
+        loop {
+            let slot = self.requests.pop()?;
+            let Some(route) = self.routes[slot.index()].as_mut().filter(|route| route.link_is_up()) else {
+                continue;
+            };
+            let sequence = route.next_sequence();
+            let (peer, counts) = (route.setup.peer, route.is_up());
+            self.counters.requests = self.counters.requests.saturating_add(1);
+            return Some(RequestTransmit { slot, sequence, notice: self.take_notice(slot, peer, counts) });
+        }
     }
 
     /// The next event for the control thread. When it can't take more, leave them here: they are merged per
     /// subject once the queue is full, and the last state of each is never lost.
     pub fn poll_event(&mut self) -> Option<DetectorEvent> {
-        self.events.pop_front()
+        self.events.pop()
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next; `u64::MAX` when there is nothing to watch.
     pub fn poll_timeout(&self) -> Nanos {
-        self.routes.iter().flatten().map(|route| route.next_request_ns).min().unwrap_or(Nanos::MAX)
+        self.asked_ns
     }
 
-    /// All watched routes, by slot.
+    /// All watched routes, by slot, as of the last call.
     pub fn views(&self) -> impl Iterator<Item = RouteView> {
-        self.routes.iter().flatten().map(|route| RouteView {
-            slot: route.setup.slot,
-            peer: route.setup.peer,
-            state: route.state,
-            reason: route.reason,
-            since_ns: route.since_ns,
-            misses: 0,
-            srtt_ns: route.srtt_ns,
-            sent: route.sent,
-            completed: route.completed,
-        })
+        self.routes[..self.slots_end].iter().flatten().map(|route| route.view(self.now_ns))
+    }
+
+    /// What a peer looks like from here, and the age of its newest tick in nanoseconds (`u64::MAX` = none seen).
+    pub fn peer(&self, peer: NodeId) -> (NodeState, Nanos) {
+        let peer = &self.peers[usize::from(peer.get())];
+        (peer.state, peer.tick_age_ns(self.now_ns))
+    }
+
+    /// The route that carries cluster traffic to a peer.
+    pub fn active(&self, peer: NodeId) -> Option<Slot> {
+        self.peers[usize::from(peer.get())].active
     }
 
     /// What was counted.
     pub fn counters(&self) -> DetectorCounters {
-        self.counters
+        DetectorCounters { merged_events: self.events.merged(), ..self.counters }
     }
 
     /// Round trips of all routes, nanoseconds.
@@ -227,5 +194,267 @@ impl Detector {
     /// The node that this detector runs on.
     pub fn own_id(&self) -> NodeId {
         self.own_id
+    }
+
+    // --- commands -------------------------------------------------------------------------------------------
+
+    fn set_route(&mut self, now: Nanos, setup: RouteSetup) {
+        let index = setup.slot.index();
+        if self.routes[index].as_ref().is_some_and(|route| route.setup.peer != setup.peer) {
+            self.remove_route(now, setup.slot);
+        }
+        let link = self.links[usize::from(setup.interface.get())];
+        let Some(route) = &mut self.routes[index] else {
+            self.add_route(now, setup, link);
+            return;
+        };
+        let moved = route.setup.interface != setup.interface;
+        route.change(now, setup, self.own_id);
+        if moved {
+            let (state, reason) = route.set_link(now, link);
+            self.enter(now, index, state, reason);
+        }
+        self.touch(index);
+        self.tighten_stall_limit();
+    }
+
+    fn add_route(&mut self, now: Nanos, setup: RouteSetup, link: LinkState) {
+        let index = setup.slot.index();
+        let mut route = Route::new(now, setup, link, self.own_id);
+        let peer = &mut self.peers[usize::from(setup.peer.get())];
+        route.next_of_peer = peer.first.replace(setup.slot);
+        if route.is_up() {
+            // The control thread learns that the route goes on.
+            let adopted = route.record(now, RouteState::Down);
+            self.events.push(DetectorEvent::Route(adopted));
+        }
+        self.stores.set_flags(setup.slot, u64::from(route.is_up()));
+        self.routes[index] = Some(route);
+        self.slots_end = self.slots_end.max(index + 1);
+        self.touch(index);
+        self.tighten_stall_limit();
+    }
+
+    fn remove_route(&mut self, now: Nanos, slot: Slot) {
+        let index = slot.index();
+        if self.routes[index].is_none() {
+            return;
+        }
+        self.enter(now, index, RouteState::Down, RouteReason::Removed);
+        self.touch(index);
+        let Some(route) = self.routes[index].take() else { return };
+        let peer = &mut self.peers[usize::from(route.setup.peer.get())];
+        let mut link = &mut peer.first;
+        while let Some(at) = *link {
+            if at == slot {
+                *link = route.next_of_peer;
+                break;
+            }
+            let Some(next) = &mut self.routes[at.index()] else { break };
+            link = &mut next.next_of_peer;
+        }
+        self.due_ns[index] = Nanos::MAX;
+        self.stores.set_flags(slot, 0);
+        self.tighten_stall_limit();
+    }
+
+    fn set_link(&mut self, now: Nanos, interface: InterfaceNumber, link: LinkState) {
+        let number = usize::from(interface.get());
+        if self.links[number] == link {
+            return;
+        }
+        self.links[number] = link;
+        let bit = 1u64 << number;
+        let dead = match link {
+            LinkState::Up => self.dead_interfaces & !bit,
+            LinkState::NoCarrier | LinkState::AdminDown => self.dead_interfaces | bit,
+        };
+        if dead != self.dead_interfaces {
+            self.dead_interfaces = dead;
+            self.stores.set_dead_interfaces(dead);
+        }
+        for index in 0..self.slots_end {
+            let Some(route) = &mut self.routes[index] else { continue };
+            if route.setup.interface == interface {
+                let (state, reason) = route.set_link(now, link);
+                self.enter(now, index, state, reason);
+                self.touch(index);
+            }
+        }
+        // After all of them, so that no notice waits for a route that is dead as well.
+        for index in 0..self.slots_end {
+            if self.routes[index].as_ref().is_some_and(|route| route.setup.interface == interface) {
+                self.start_notices(now, index);
+            }
+        }
+    }
+
+    // --- stalls ---------------------------------------------------------------------------------------------
+
+    fn note_stall(&mut self, now: Nanos, late_ns: Nanos, evidence: &impl Evidence) {
+        self.counters.stalls = self.counters.stalls.saturating_add(1);
+        self.counters.worst_stall_ns = self.counters.worst_stall_ns.max(late_ns);
+        self.stall_pending_ns = self.stall_pending_ns.max(late_ns);
+        for index in 0..self.slots_end {
+            let Some(route) = &mut self.routes[index] else { continue };
+            route.observe(evidence.read(route.setup.slot), &mut self.rtt);
+            if route.excuse_stall(now, late_ns) == Excuse::Postponed {
+                self.counters.postponed_verdicts = self.counters.postponed_verdicts.saturating_add(1);
+            }
+            self.due_ns[index] = self.due_ns[index].min(route.due_ns());
+        }
+    }
+
+    fn report_stall(&mut self, now: Nanos) {
+        let recent = self.stall_reported_ns.is_some_and(|at_ns| now.saturating_sub(at_ns) < STALL_REPORT_NS);
+        if self.stall_pending_ns > 0 && !recent {
+            self.events.push(DetectorEvent::Stall { at_ns: now, gap_ns: self.stall_pending_ns });
+            self.stall_reported_ns = Some(now);
+            self.stall_pending_ns = 0;
+        }
+    }
+
+    fn tighten_stall_limit(&mut self) {
+        let limits = self.routes.iter().flatten().map(Route::stall_limit_ns);
+        self.stall_limit_ns = limits.min().unwrap_or(Nanos::MAX);
+    }
+
+    // --- routes ---------------------------------------------------------------------------------------------
+
+    /// Reads, judges and paces one route, and hears what arrived about its siblings.
+    fn tend(&mut self, now: Nanos, index: usize, evidence: &impl Evidence) {
+        let Some(route) = &mut self.routes[index] else { return };
+        let peer = usize::from(route.setup.peer.get());
+        route.observe(evidence.read(route.setup.slot), &mut self.rtt);
+        if route.take_request(now) {
+            self.requests.push(route.setup.slot);
+        }
+        self.judge(now, index, evidence);
+        let mut sibling = self.peers[peer].first;
+        while let Some(slot) = sibling {
+            let Some(route) = &mut self.routes[slot.index()] else { break };
+            sibling = route.next_of_peer;
+            if slot.index() != index && evidence.told_down(slot) != route.seen.told_down {
+                route.observe(evidence.read(slot), &mut self.rtt);
+                self.judge(now, slot.index(), evidence);
+            }
+        }
+        self.touched.insert(peer);
+    }
+
+    /// The verdict on one route, by evidence just read.
+    fn judge(&mut self, now: Nanos, index: usize, evidence: &impl Evidence) {
+        let Some(route) = &mut self.routes[index] else { return };
+        if let Some((state, reason)) = route.told_state() {
+            route.accept_told();
+            self.enter(now, index, state, reason);
+        } else if route.is_overdue(now) {
+            // Once more, in case something came in while we were on the way here.
+            route.observe(evidence.read(route.setup.slot), &mut self.rtt);
+            if route.is_overdue(now) {
+                let leaving = self.peers[usize::from(route.setup.peer.get())].is_leaving(&self.routes);
+                let Some(route) = &self.routes[index] else { return };
+                let reason = if leaving { RouteReason::PeerLeft } else { route.missed_reason(now) };
+                self.enter(now, index, RouteState::Down, reason);
+                self.start_notices(now, index);
+            }
+        } else if route.may_come_up(now, self.config.up_run) {
+            self.enter(now, index, RouteState::Up, RouteReason::HeartbeatsComplete);
+        } else if let Some(reason) = route.refined_reason(now) {
+            route.reason = reason;
+            self.start_notices(now, index);
+        }
+        self.set_due(index);
+    }
+
+    fn enter(&mut self, now: Nanos, index: usize, state: RouteState, reason: RouteReason) {
+        let Some(route) = &mut self.routes[index] else { return };
+        if let Some(record) = route.enter(now, state, reason) {
+            self.stores.set_flags(record.slot, u64::from(route.is_up()));
+            self.events.push(DetectorEvent::Route(record));
+            self.touch(index);
+        }
+    }
+
+    /// Starts telling the peer about a route, the first time at once.
+    fn start_notices(&mut self, now: Nanos, index: usize) {
+        let Some(route) = &mut self.routes[index] else { return };
+        route.start_notices();
+        if route.notices_left() == 0 {
+            return;
+        }
+        let first = self.peers[usize::from(route.setup.peer.get())].first;
+        let up = routes_of(&self.routes, first).filter(|route| route.is_up() && route.link_is_up());
+        let best =
+            up.min_by_key(|route| (route.setup.metric, route.setup.slot)).map(|route| route.setup.slot);
+        if let Some(slot) = best {
+            self.hurry(now, slot, now);
+        }
+    }
+
+    fn hurry(&mut self, now: Nanos, slot: Slot, since: Nanos) -> Nanos {
+        let leaves_ns =
+            self.routes[slot.index()].as_mut().map_or(now, |route| route.hurry_request(now, since));
+        self.set_due(slot.index());
+        leaves_ns
+    }
+
+    /// What a leg 1 on `carrier` tells the peer: of its dead routes the one told least often. Only routes that are
+    /// up count as having told.
+    fn take_notice(&mut self, carrier: Slot, peer: NodeId, counts: bool) -> Option<(Slot, u32)> {
+        let first = self.peers[usize::from(peer.get())].first;
+        let about = routes_of(&self.routes, first)
+            .filter(|route| route.setup.slot != carrier && route.notices_left() > 0)
+            .max_by_key(|route| route.notices_left())?
+            .setup
+            .slot;
+        let route = self.routes[about.index()].as_mut()?;
+        if counts {
+            route.count_notice();
+        }
+        route.notice().map(|reason| (about, reason))
+    }
+
+    // --- peers ----------------------------------------------------------------------------------------------
+
+    fn touch(&mut self, index: usize) {
+        if let Some(route) = &self.routes[index] {
+            self.touched.insert(usize::from(route.setup.peer.get()));
+        }
+        self.set_due(index);
+    }
+
+    fn set_due(&mut self, index: usize) {
+        self.due_ns[index] = self.routes[index].as_ref().map_or(Nanos::MAX, Route::due_ns);
+    }
+
+    fn read_peer(&mut self, index: usize, evidence: &impl Evidence) {
+        let mut next = self.peers[index].first;
+        while let Some(route) = next.and_then(|slot| self.routes[slot.index()].as_mut()) {
+            route.observe(evidence.read(route.setup.slot), &mut self.rtt);
+            next = route.next_of_peer;
+        }
+    }
+
+    fn review_touched(&mut self, now: Nanos) {
+        while let Some(index) = self.touched.pop() {
+            let Some(id) = u16::try_from(index).ok().and_then(NodeId::new) else { continue };
+            let outcome = self.peers[index].review(now, id, &self.config, &self.routes);
+            if let Some(word) = outcome.word {
+                self.stores.set_active(id, word);
+            }
+            outcome.moved.into_iter().chain(outcome.changed).for_each(|event| self.events.push(event));
+            if let Some((slot, since_ns)) = outcome.probe {
+                let leaves_ns = self.hurry(now, slot, since_ns);
+                let srtt_ns = self.routes[slot.index()].as_ref().map_or(0, |route| route.srtt_ns);
+                self.peers[index].probed(leaves_ns, srtt_ns);
+            }
+        }
+    }
+
+    fn plan(&mut self) {
+        let routes = self.due_ns[..self.slots_end].iter().copied().min().unwrap_or(Nanos::MAX);
+        let peers = self.peers.iter().map(|peer| peer.due_ns).min().unwrap_or(Nanos::MAX);
+        self.asked_ns = routes.min(peers);
     }
 }

@@ -29,6 +29,11 @@ pub struct SlotEvidence {
 pub trait Evidence {
     /// The current words of `slot`.
     fn read(&self, slot: Slot) -> SlotEvidence;
+
+    /// Only [`SlotEvidence::told_down`] of `slot`: one word, read often.
+    fn told_down(&self, slot: Slot) -> u64 {
+        self.read(slot).told_down
+    }
 }
 
 /// A route to watch.
@@ -124,11 +129,12 @@ pub enum DetectorEvent {
         /// Age of its newest tick, nanoseconds.
         tick_age_ns: Nanos,
     },
-    /// The detector's own loop was late: verdicts were postponed.
+    /// The detector's own loop was late by more than the gate allows: verdicts that were due were postponed. At most
+    /// ten of these a second; [`DetectorCounters`](super::DetectorCounters) counts all.
     Stall {
         /// When it noticed, boottime.
         at_ns: Nanos,
-        /// How long the loop had been away, nanoseconds.
+        /// By how much the loop was late, nanoseconds: the worst since the last such event.
         gap_ns: Nanos,
     },
 }

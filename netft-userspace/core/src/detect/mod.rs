@@ -4,6 +4,11 @@
 mod detector;
 mod histogram;
 mod interface;
+mod outbox;
+mod peer;
+mod route;
+#[cfg(test)]
+mod tests;
 
 pub use detector::{Detector, DetectorCounters};
 pub use histogram::Histogram;

@@ -1,0 +1,487 @@
+//! One watched route: its pace, its evidence, and when that is too old.
+
+use super::{Adopted, Histogram, RouteRecord, RouteSetup, RouteView, SlotEvidence};
+use crate::types::{LinkState, Nanos, NodeId, RouteReason, RouteState, Slot};
+use netft_common::map::down_reason;
+
+/// Leg 1s that carry one notice, so that it arrives although some are lost.
+const NOTICE_REPEATS: u32 = 32;
+/// Verdicts on one accusation that own stalls may put off.
+const POSTPONEMENTS: u8 = 2;
+/// A late wake of less than this is no stall at usual delays: sleeping under SCHED_FIFO is up to 150 µs late.
+const STALL_FLOOR_NS: Nanos = 300_000;
+/// Leg 1s leave on at most so many different phases of the delay, so that many routes don't make as many wakes.
+const PHASES: u64 = 16;
+/// No two phases are closer than this.
+const PHASE_FLOOR_NS: Nanos = 50_000;
+/// Round trips above this are taken as this: the clock goes on in suspend, and a patience of hours is none.
+const RTT_CAP_NS: Nanos = 1_000_000_000;
+
+/// What an own stall did to a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excuse {
+    /// Nothing: evidence is fresh, or the route isn't up.
+    NotNeeded,
+    /// The deadline moved by the time we were away; it hadn't passed.
+    Extended,
+    /// The verdict was due and was put off.
+    Postponed,
+    /// It was put off often enough: it stands.
+    Exhausted,
+}
+
+/// What the far end told about a route over another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    at_ns: Nanos,
+    reason: u32,
+}
+
+impl Told {
+    fn from_word(word: u64) -> Self {
+        Self { at_ns: word & !0xf, reason: u32::try_from(word & 0xf).unwrap_or(0) }
+    }
+}
+
+/// One watched route.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    pub(super) setup: RouteSetup,
+    /// The next in the list of the peer's routes.
+    pub(super) next_of_peer: Option<Slot>,
+    pub(super) state: RouteState,
+    pub(super) reason: RouteReason,
+    pub(super) since_ns: Nanos,
+    /// From when its being up counts for failing back to it.
+    pub(super) hold_from_ns: Nanos,
+    /// What the kernel says of its interface.
+    link: LinkState,
+    /// Evidence as last read.
+    pub(super) seen: SlotEvidence,
+
+    phase_ns: Nanos,
+    /// When leg 1 is due; `Nanos::MAX` while the link is dead.
+    next_request_ns: Nanos,
+    last_request_ns: Nanos,
+    next_sequence: u64,
+    sent: u64,
+    completed: u64,
+
+    /// Smoothed round trip; 0 = none measured.
+    pub(super) srtt_ns: Nanos,
+    /// Send stamp of the newest heartbeat that proved both directions (or when watching began).
+    evidence_ns: Nanos,
+    /// The peer's leg 1s seen when `evidence_ns` last advanced.
+    peer_requests_then: u64,
+    /// Newest evidence plus the time that it takes to come in: what patience counts from.
+    proven_ns: Nanos,
+    /// Newest stamp counted for coming up; only newer ones count.
+    counted_ns: Nanos,
+    run: u32,
+
+    /// Added to the deadline because we were away; forgotten when evidence advances.
+    excused_ns: Nanos,
+    postponed: u8,
+
+    /// Leg 1s of other routes that still carry the notice about this one.
+    notices_left: u32,
+}
+
+/// Smallest `phase + k × delay` that is at least `from`.
+fn on_grid(from: Nanos, delay: Nanos, phase: Nanos) -> Nanos {
+    let over = from.saturating_sub(phase) % delay;
+    let base = from.max(phase);
+    if over == 0 { base } else { base.saturating_add(delay - over) }
+}
+
+/// Spreads slots (and the two ends of a route, by node id) over a delay, evenly however many there are: multiples
+/// of the golden ratio fill an interval without clusters.
+fn phase_of(slot: Slot, own_id: NodeId, delay: Nanos) -> Nanos {
+    let steps = (delay / PHASE_FLOOR_NS).clamp(1, PHASES);
+    let turn = (u64::from(slot.get()) + 37 * u64::from(own_id.get())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (delay / steps) * (((turn >> 32) * steps) >> 32)
+}
+
+impl Route {
+    pub(super) fn new(now: Nanos, setup: RouteSetup, link: LinkState, own_id: NodeId) -> Self {
+        let (state, reason) = match (link, setup.adopted) {
+            (LinkState::NoCarrier, _) => (RouteState::Down, RouteReason::CarrierLost),
+            (LinkState::AdminDown, _) => (RouteState::AdminDown, RouteReason::AdminDown),
+            (LinkState::Up, Adopted::Up) => (RouteState::Up, RouteReason::Adopted),
+            (LinkState::Up, Adopted::No) => (RouteState::Down, RouteReason::Starting),
+        };
+        let mut route = Self {
+            setup,
+            next_of_peer: None,
+            state,
+            reason,
+            since_ns: now,
+            // An adopted route has been up all the while: traffic goes to the best of them at once.
+            hold_from_ns: if state == RouteState::Up { 0 } else { now },
+            link,
+            seen: SlotEvidence::default(),
+            phase_ns: phase_of(setup.slot, own_id, setup.timing.delay_ns.max(1)),
+            next_request_ns: Nanos::MAX,
+            last_request_ns: 0,
+            next_sequence: setup.first_sequence.max(1),
+            sent: 0,
+            completed: 0,
+            srtt_ns: 0,
+            evidence_ns: now,
+            peer_requests_then: 0,
+            proven_ns: now,
+            counted_ns: now,
+            run: 0,
+            excused_ns: 0,
+            postponed: 0,
+            notices_left: 0,
+        };
+        route.schedule_request(now);
+        route
+    }
+
+    fn delay_ns(&self) -> Nanos {
+        self.setup.timing.delay_ns.max(1)
+    }
+
+    pub(super) fn detection_ns(&self) -> Nanos {
+        self.setup.timing.detection_ns()
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state == RouteState::Up
+    }
+
+    pub(super) fn link_is_up(&self) -> bool {
+        self.link == LinkState::Up
+    }
+
+    /// New metric, timing or interface of a watched route; what is known about it stays.
+    pub(super) fn change(&mut self, now: Nanos, setup: RouteSetup, own_id: NodeId) {
+        let timing_changed = setup.timing != self.setup.timing;
+        self.next_sequence = self.next_sequence.max(setup.first_sequence);
+        self.setup = setup;
+        if timing_changed {
+            // Evidence is as old as the old pace made it: the new patience counts from now.
+            self.proven_ns = self.proven_ns.max(now);
+            self.phase_ns = phase_of(setup.slot, own_id, self.delay_ns());
+            if self.link_is_up() {
+                self.schedule_request(now);
+            }
+        }
+    }
+
+    // --- pace -----------------------------------------------------------------------------------------------
+
+    fn schedule_request(&mut self, from: Nanos) {
+        self.next_request_ns = match self.link {
+            LinkState::Up => on_grid(from, self.delay_ns(), self.phase_ns),
+            LinkState::NoCarrier | LinkState::AdminDown => Nanos::MAX,
+        };
+    }
+
+    /// Whether leg 1 is due; if so, the next one is planned. After a stall the missed ones are skipped, and the
+    /// next one is at least half a delay away, so that there is never a burst.
+    pub(super) fn take_request(&mut self, now: Nanos) -> bool {
+        if now < self.next_request_ns || !self.link_is_up() {
+            return false;
+        }
+        self.last_request_ns = now;
+        self.schedule_request(now.saturating_add(self.delay_ns() / 2));
+        true
+    }
+
+    /// Sends leg 1 at once, or a quarter of a delay after the last one, unless one left at or after `since`; returns
+    /// when it leaves or left.
+    pub(super) fn hurry_request(&mut self, now: Nanos, since: Nanos) -> Nanos {
+        if self.last_request_ns >= since {
+            return self.last_request_ns;
+        }
+        if self.link_is_up() {
+            let soonest_ns = self.last_request_ns.saturating_add(self.delay_ns() / 4).max(now);
+            self.next_request_ns = self.next_request_ns.min(soonest_ns);
+        }
+        self.next_request_ns
+    }
+
+    /// The sequence of a leg 1 that leaves now.
+    pub(super) fn next_sequence(&mut self) -> u64 {
+        let sequence = self.next_sequence;
+        self.next_sequence = sequence.saturating_add(1);
+        self.sent = self.sent.saturating_add(1);
+        sequence
+    }
+
+    // --- evidence -------------------------------------------------------------------------------------------
+
+    /// Takes in what XDP stamped.
+    pub(super) fn observe(&mut self, seen: SlotEvidence, rtt: &mut Histogram) {
+        if seen.highest[1] > self.seen.highest[1] && seen.rtt_ns > 0 {
+            rtt.record(seen.rtt_ns);
+            let sample = seen.rtt_ns.min(RTT_CAP_NS);
+            // RFC 6298 section 2: the first sample as it is, then by eighths.
+            self.srtt_ns = match self.srtt_ns {
+                0 => sample,
+                srtt => srtt - srtt / 8 + sample / 8,
+            };
+        }
+        if seen.highest[3] > self.seen.highest[3] {
+            self.completed = self.completed.saturating_add(1);
+        }
+        self.seen = seen;
+        let newest = seen.completed_sent_ns.max(seen.confirmed_sent_ns);
+        if newest > self.evidence_ns {
+            self.evidence_ns = newest;
+            self.peer_requests_then = seen.highest[0];
+            self.excused_ns = 0;
+            self.postponed = 0;
+        }
+        if newest > self.counted_ns {
+            let together = newest - self.counted_ns <= self.detection_ns();
+            self.run = if together { self.run.saturating_add(1) } else { 1 };
+            self.counted_ns = newest;
+        }
+        // Leg 4 is back two round trips after its leg 1 left, leg 3 one round trip after its leg 2.
+        let completed = seen.completed_sent_ns.saturating_add(2 * self.srtt_ns);
+        let confirmed = seen.confirmed_sent_ns.saturating_add(self.srtt_ns);
+        let newest_proof = if seen.completed_sent_ns == 0 && seen.confirmed_sent_ns == 0 {
+            0
+        } else {
+            completed.max(confirmed)
+        };
+        if newest == self.evidence_ns {
+            self.proven_ns = self.proven_ns.max(newest_proof);
+        }
+    }
+
+    /// Forgets the run: only heartbeats sent after `from` can bring the route up.
+    fn restart_run(&mut self, from: Nanos) {
+        self.run = 0;
+        self.counted_ns = self.counted_ns.max(from);
+    }
+
+    /// Until when the route counts as up without newer evidence.
+    pub(super) fn deadline_ns(&self) -> Nanos {
+        self.proven_ns.saturating_add(self.detection_ns()).saturating_add(self.excused_ns)
+    }
+
+    /// Whether too many heartbeats in a row were missed.
+    pub(super) fn is_overdue(&self, now: Nanos) -> bool {
+        self.is_up() && now > self.deadline_ns()
+    }
+
+    /// Whether enough heartbeats in a row completed. (Damping of flaps will ask for more here.)
+    pub(super) fn may_come_up(&self, now: Nanos, up_run: u32) -> bool {
+        !self.is_up() && self.link_is_up() && self.run >= up_run.max(1) && now <= self.deadline_ns()
+    }
+
+    /// When this route must be looked at next.
+    pub(super) fn due_ns(&self) -> Nanos {
+        let verdict = if self.is_up() { self.deadline_ns().saturating_add(1) } else { Nanos::MAX };
+        self.next_request_ns.min(verdict)
+    }
+
+    // --- own stalls -----------------------------------------------------------------------------------------
+
+    /// How late the loop may be without this route's verdict being in doubt.
+    pub(super) fn stall_limit_ns(&self) -> Nanos {
+        (self.delay_ns() / 2).max(STALL_FLOOR_NS).min(self.detection_ns() / 2)
+    }
+
+    /// The loop should have run at `now - late_ns`. Nobody may have sent a heartbeat since (the peer's engine may
+    /// have been away as well), so that time is no evidence: the deadline moves by it, and the route keeps exactly
+    /// the chances that it would have had. Call it with evidence just read.
+    ///
+    /// What bounds this: without a verdict due, at most one detection time is added in all; with one due, the rest
+    /// of the patience counts from now, at most twice. So a dead route is found within detection time + trip
+    /// after the later of its cut and the end of the second stall.
+    pub(super) fn excuse_stall(&mut self, now: Nanos, late_ns: Nanos) -> Excuse {
+        let asked_ns = now.saturating_sub(late_ns);
+        if !self.is_up() || late_ns <= self.stall_limit_ns() || self.evidence_ns > asked_ns {
+            return Excuse::NotNeeded;
+        }
+        let base_ns = self.proven_ns.saturating_add(self.detection_ns());
+        let deadline_ns = self.deadline_ns();
+        if now <= deadline_ns {
+            self.excused_ns += late_ns.min(self.detection_ns().saturating_sub(self.excused_ns));
+            return Excuse::Extended;
+        }
+        if self.postponed >= POSTPONEMENTS {
+            return Excuse::Exhausted;
+        }
+        self.postponed += 1;
+        let fresh_ns = 2 * self.srtt_ns + self.delay_ns().max(STALL_FLOOR_NS);
+        let rest_ns = deadline_ns.saturating_sub(asked_ns).max(fresh_ns);
+        self.excused_ns = now.saturating_add(rest_ns).saturating_sub(base_ns);
+        self.hurry_request(now, now);
+        Excuse::Postponed
+    }
+
+    // --- reasons --------------------------------------------------------------------------------------------
+
+    /// Whether the peer's leg 1s have come in since the newest evidence. They can only do so if the peer's
+    /// direction works; that no leg 3 answers our leg 2s then means that ours doesn't.
+    fn hears_requests(&self, now: Nanos) -> bool {
+        let recent = now.saturating_sub(self.seen.arrival_ns[0]) < (self.detection_ns() / 2).max(1);
+        recent && self.seen.highest[0].saturating_sub(self.peer_requests_then) >= 2
+    }
+
+    /// What the missing evidence looks like.
+    pub(super) fn missed_reason(&self, now: Nanos) -> RouteReason {
+        let told = Told::from_word(self.seen.told_down);
+        if self.hears_requests(now) {
+            RouteReason::RxOnly
+        } else if told.reason == down_reason::RX_ONLY && told.at_ns > self.evidence_ns {
+            RouteReason::TxOnly
+        } else {
+            RouteReason::HeartbeatsMissed
+        }
+    }
+
+    /// While the route is down for want of heartbeats: the direction may show itself later. Returns the new reason
+    /// if it changed. RxOnly lasts as long as leg 1s come in.
+    pub(super) fn refined_reason(&self, now: Nanos) -> Option<RouteReason> {
+        let reason = match self.reason {
+            RouteReason::Starting if self.sent <= u64::from(self.setup.timing.threshold) => return None,
+            RouteReason::Starting => match self.missed_reason(now) {
+                RouteReason::HeartbeatsMissed => RouteReason::Starting,
+                reason => reason,
+            },
+            RouteReason::HeartbeatsMissed | RouteReason::TxOnly => self.missed_reason(now),
+            RouteReason::RxOnly => {
+                let silence = now.saturating_sub(self.seen.arrival_ns[0]);
+                if silence <= 2 * self.detection_ns() { RouteReason::RxOnly } else { self.missed_reason(now) }
+            }
+            reason => reason,
+        };
+        (!self.is_up() && reason != self.reason).then_some(reason)
+    }
+
+    /// The state that the far end told over another route, if that is news: newer than any evidence, and than the
+    /// run that counts now. Later evidence brings the route up again.
+    pub(super) fn told_state(&self) -> Option<(RouteState, RouteReason)> {
+        let told = Told::from_word(self.seen.told_down);
+        if told.at_ns <= self.counted_ns || told.at_ns <= self.evidence_ns || !self.link_is_up() {
+            return None;
+        }
+        match told.reason {
+            down_reason::CARRIER => Some((RouteState::Down, RouteReason::PeerCarrierLost)),
+            down_reason::ADMIN => Some((RouteState::AdminDown, RouteReason::PeerAdminDown)),
+            _ => None,
+        }
+    }
+
+    /// Takes the told state as handled: what was sent before doesn't count.
+    pub(super) fn accept_told(&mut self) {
+        self.restart_run(Told::from_word(self.seen.told_down).at_ns);
+    }
+
+    /// What to tell the peer about this route, as long as it needs telling.
+    pub(super) fn notice(&self) -> Option<u32> {
+        match (self.link, self.reason) {
+            (LinkState::NoCarrier, _) => Some(down_reason::CARRIER),
+            (LinkState::AdminDown, _) => Some(down_reason::ADMIN),
+            (LinkState::Up, RouteReason::RxOnly) => Some(down_reason::RX_ONLY),
+            (LinkState::Up, _) => None,
+        }
+    }
+
+    pub(super) fn notices_left(&self) -> u32 {
+        if self.notice().is_some() { self.notices_left } else { 0 }
+    }
+
+    /// Starts telling the peer about this route.
+    pub(super) fn start_notices(&mut self) {
+        self.notices_left = if self.notice().is_some() { NOTICE_REPEATS } else { 0 };
+    }
+
+    pub(super) fn count_notice(&mut self) {
+        self.notices_left = self.notices_left.saturating_sub(1);
+    }
+
+    // --- transitions ----------------------------------------------------------------------------------------
+
+    /// Takes the kernel's word about the interface; returns the state and reason that follow.
+    pub(super) fn set_link(&mut self, now: Nanos, link: LinkState) -> (RouteState, RouteReason) {
+        let was_up = self.link_is_up();
+        self.link = link;
+        if !(was_up && self.link_is_up()) {
+            self.schedule_request(now);
+            self.restart_run(now);
+        }
+        match link {
+            LinkState::Up if was_up => (self.state, self.reason),
+            LinkState::Up => (RouteState::Down, RouteReason::Starting),
+            LinkState::NoCarrier => (RouteState::Down, RouteReason::CarrierLost),
+            LinkState::AdminDown => (RouteState::AdminDown, RouteReason::AdminDown),
+        }
+    }
+
+    /// Enters a state; the record of it if it is another one.
+    pub(super) fn enter(
+        &mut self,
+        now: Nanos,
+        state: RouteState,
+        reason: RouteReason,
+    ) -> Option<RouteRecord> {
+        let old = self.state;
+        self.reason = reason;
+        if old == state {
+            return None;
+        }
+        self.state = state;
+        self.since_ns = now;
+        let record = self.record(now, old);
+        if state == RouteState::Up {
+            self.hold_from_ns = now;
+            self.notices_left = 0;
+        } else if old == RouteState::Up {
+            self.restart_run(now);
+        }
+        Some(record)
+    }
+
+    pub(super) fn record(&self, now: Nanos, old: RouteState) -> RouteRecord {
+        let newest_arrival = self.seen.arrival_ns.iter().copied().max().unwrap_or(0);
+        RouteRecord {
+            at_ns: now,
+            slot: self.setup.slot,
+            peer: self.setup.peer,
+            old,
+            new: self.state,
+            reason: self.reason,
+            sent: self.sent,
+            completed: self.completed,
+            misses: self.misses(now),
+            threshold: self.setup.timing.threshold,
+            evidence_age_ns: now.saturating_sub(self.evidence_ns),
+            silence_ns: now.saturating_sub(newest_arrival),
+        }
+    }
+
+    /// Heartbeats of ours in a row that didn't complete, without those still on their way.
+    fn misses(&self, now: Nanos) -> u32 {
+        let newest_sent = self.next_sequence.saturating_sub(1);
+        let open = newest_sent.saturating_sub(self.seen.highest[3]).min(self.sent);
+        let since = now.saturating_sub(self.last_request_ns);
+        let travelling = match self.srtt_ns.checked_sub(since) {
+            Some(left) if left > 0 => 1 + (left - 1) / self.delay_ns(),
+            _ => 0,
+        };
+        u32::try_from(open.saturating_sub(travelling)).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn view(&self, now: Nanos) -> RouteView {
+        RouteView {
+            slot: self.setup.slot,
+            peer: self.setup.peer,
+            state: self.state,
+            reason: self.reason,
+            since_ns: self.since_ns,
+            misses: self.misses(now),
+            srtt_ns: self.srtt_ns,
+            sent: self.sent,
+            completed: self.completed,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+mod engine;
+mod links;
+mod pace;
+mod rig;
+mod selection;
+mod stalls;
+mod verdicts;
