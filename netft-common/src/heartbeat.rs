@@ -318,7 +318,7 @@ fn advance(word: &AtomicU64, value: u64) {
 #[inline(always)]
 fn note_down<T: Tables>(tables: &T, peer: u16, leg: &Heartbeat, now_ns: u64) {
     let reason = leg.down_reason;
-    if leg.down_slot >= MAX_SLOTS || !(down_reason::CARRIER..=down_reason::ADMIN).contains(&reason) {
+    if leg.down_slot >= MAX_SLOTS || !(down_reason::CARRIER..=down_reason::RX_ONLY).contains(&reason) {
         return;
     }
     if let (Some(config), Some(state)) = (tables.config(leg.down_slot), tables.state(leg.down_slot))

@@ -228,10 +228,11 @@ fn a_peer_may_tell_only_of_its_own_routes() {
     };
     assert_eq!(told(8, down_reason::CARRIER), 900_000_000 & !0xf | 1);
     assert_eq!(told(8, down_reason::ADMIN), 900_000_000 & !0xf | 2);
+    assert_eq!(told(8, down_reason::RX_ONLY), 900_000_000 & !0xf | 3);
     assert_eq!(told(9, down_reason::CARRIER), 0, "another peer's");
     assert_eq!(told(10, down_reason::CARRIER), 0, "free");
     assert_eq!(told(MAX_SLOTS, down_reason::CARRIER), 0, "out of range");
-    assert_eq!(told(SLOT_B, 3), 0, "unknown reason");
+    assert_eq!(told(SLOT_B, 4), 0, "unknown reason");
 }
 
 #[test]
