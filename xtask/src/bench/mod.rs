@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements with bounds. The exit status says whether every bound held; the full form leaves
 //! its numbers in `docs/measurements/`.
 
+mod detect;
 mod record;
 mod reply;
 mod stats;
@@ -19,6 +20,8 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Bench {
+    /// How fast failures are seen, and that none is seen which isn't there.
+    Detect(Options),
     /// Round trip of a heartbeat answered in XDP, against a UDP echo in userspace.
     Reply(Options),
 }
@@ -57,6 +60,7 @@ struct Part {
 /// Runs it.
 pub fn run(args: Args) -> Result<()> {
     match args.bench {
+        Bench::Detect(options) => run_parts("detect", &options, detect::PARTS),
         Bench::Reply(options) => run_parts("reply", &options, reply::PARTS),
     }
 }

@@ -2,7 +2,7 @@
 
 mod watch;
 
-pub use watch::{Watch, is_node, is_route};
+pub use watch::{Watch, far_end, is_node, is_route};
 
 use crate::lab::Lab;
 use anyhow::{Context, Result, bail};

@@ -4,9 +4,8 @@ use crate::lab::Lab;
 use anyhow::Result;
 use netft_userspace::control::{Client, ClientError, Request};
 use netft_userspace::listing::{Event, Events};
-use serde::Deserialize;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -63,11 +62,12 @@ impl Drop for Watch {
 
 /// Whether `event` says that a route to `remote` became `state` (`up`, `down`, `admin-down`).
 pub fn is_route(event: &Event, remote: IpAddr, state: &str) -> bool {
-    let remote = remote.to_string();
-    let about = event.subject.split(|c: char| !(c.is_ascii_hexdigit() || matches!(c, '.' | ':')));
-    event.kind == "route"
-        && event.new.as_deref() == Some(state)
-        && about.into_iter().any(|word| word == remote)
+    event.kind == "route" && event.new.as_deref() == Some(state) && far_end(&event.subject) == Some(remote)
+}
+
+/// The remote address of a route as events name it: `PEER LOCAL -> REMOTE`.
+pub fn far_end(route: &str) -> Option<IpAddr> {
+    route.rsplit_once("-> ")?.1.trim().parse().ok()
 }
 
 /// Whether `event` says that `node` became `state` (`up`, `engine-stalled`, `leaving`, `down`).
@@ -75,7 +75,7 @@ pub fn is_node(event: &Event, node: &str, state: &str) -> bool {
     event.kind == "node" && event.subject == node && event.new.as_deref() == Some(state)
 }
 
-fn follow(socket: &PathBuf, shared: &Shared) {
+fn follow(socket: &Path, shared: &Shared) {
     while !shared.stop.load(Ordering::Acquire) {
         // A daemon that was killed is back in a moment; until then there is nothing to follow.
         let _ = follow_once(socket, shared);
@@ -85,13 +85,10 @@ fn follow(socket: &PathBuf, shared: &Shared) {
 
 fn follow_once(socket: &Path, shared: &Shared) -> Result<(), ClientError> {
     let mut client = Client::connect(socket)?;
-    client.send(Request::Events { since_unix_ns: None, follow: true })?;
+    // From its first event on: what a daemon has to say about its own start is part of the story.
+    client.send(Request::Events { since_unix_ns: Some(0), follow: true })?;
     while let Some(line) = client.next_line()? {
-        // First the list of what was, then one event a line.
-        let news = match Event::deserialize(&line) {
-            Ok(event) => vec![event],
-            Err(_) => client.read::<Events>(&line)?.events,
-        };
+        let news = client.read::<Events>(&line)?.events;
         let mut events = shared.events.lock().unwrap_or_else(PoisonError::into_inner);
         for event in news {
             let known =
@@ -129,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_route_event_is_told_by_its_whole_address() {
-        let down = event("route", "n2 10.77.1.1 > 10.77.1.2", "down");
+        let down = event("route", "n2 10.77.1.1 -> 10.77.1.2", "down");
         assert!(is_route(&down, "10.77.1.2".parse().unwrap(), "down"));
         assert!(!is_route(&down, "10.77.1.2".parse().unwrap(), "up"));
         assert!(!is_route(&down, "10.77.1.22".parse().unwrap(), "down"));

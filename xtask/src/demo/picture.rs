@@ -11,7 +11,7 @@ const LANE: f64 = 22.0;
 const STRIP: f64 = 12.0;
 const CARD_GAP: f64 = 20.0;
 const CARDS_PER_ROW: usize = 2;
-const CARD_LABELS: f64 = 78.0;
+const CARD_LABELS: f64 = 112.0;
 
 const GROUND: &str = "#0f1720";
 const CARD: &str = "#16212d";

@@ -90,6 +90,11 @@ impl FlowLog {
         lock(&self.arrivals).last().map(|arrival| arrival.at_ns)
     }
 
+    /// When records arrived, boottime, in order of arrival.
+    pub fn arrivals_ns(&self) -> Vec<u64> {
+        lock(&self.arrivals).iter().map(|arrival| arrival.at_ns).collect()
+    }
+
     /// Arrival-free stretches longer than `longer_than_ns` in the whole log: (begin, end), boottime.
     pub fn outages(&self, longer_than_ns: u64) -> Vec<(u64, u64)> {
         let arrivals = lock(&self.arrivals);

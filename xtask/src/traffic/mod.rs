@@ -11,7 +11,7 @@ mod udp;
 
 pub use flow::{Flow, FlowSpec};
 pub use log::{FlowLog, FlowReport};
-pub use monitor::{Monitor, MonitorReport};
+pub use monitor::{MachineGap, Monitor, MonitorReport};
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};

@@ -44,6 +44,21 @@ struct Gap {
     woke_ns: u64,
 }
 
+/// A stretch in which a CPU ran neither the monitor nor anything below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineGap {
+    /// The CPU.
+    pub cpu: usize,
+    /// How long.
+    pub late_ns: u64,
+}
+
+impl std::fmt::Display for MachineGap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CPU {} ran nothing below priority 60 for {} µs then", self.cpu, self.late_ns / 1000)
+    }
+}
+
 /// A running monitor.
 pub struct Monitor {
     gaps: Arc<Mutex<Vec<Gap>>>,
@@ -80,13 +95,12 @@ impl Monitor {
         Ok(Self { gaps, stop, threads, began_ns: boottime_ns(), before })
     }
 
-    /// The longest gap of this machine that overlaps `from_ns..to_ns` (boottime), as a phrase; `None` if none did.
-    pub fn explain(&self, from_ns: u64, to_ns: u64) -> Option<String> {
+    /// The longest gap of this machine that overlaps `from_ns..to_ns` (boottime), if there was one above 200 µs.
+    pub fn longest_gap(&self, from_ns: u64, to_ns: u64) -> Option<MachineGap> {
         let gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
         let overlapping = gaps.iter().filter(|gap| gap.due_ns < to_ns && gap.woke_ns > from_ns);
         let longest = overlapping.max_by_key(|gap| gap.woke_ns - gap.due_ns)?;
-        let micros = (longest.woke_ns - longest.due_ns) / 1000;
-        Some(format!("CPU {} ran nothing of ours for {micros} µs then", longest.cpu))
+        Some(MachineGap { cpu: longest.cpu, late_ns: longest.woke_ns - longest.due_ns })
     }
 
     /// Ends it.

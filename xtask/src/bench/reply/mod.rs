@@ -11,8 +11,9 @@ mod responder;
 use super::record::{Bound, Findings, PartRecord, measure};
 use super::stats::Summary;
 use super::{Form, Part};
+use crate::interrupt;
 use crate::lab::stress::{Kind, Stress};
-use crate::lab::{LabGuard, Options};
+use crate::lab::{LabGuard, Options, timing_lock};
 use anyhow::Result;
 use client::Client;
 use echo::Echo;
@@ -115,7 +116,10 @@ fn take_turns(
         Form::Full => (Duration::from_secs(30), 200),
         Form::Short => (Duration::from_secs(4), 50),
     };
-    let lab = LabGuard::up(&Options::new(&LabGuard::unique_name("reply"), 2, 1).daemon_less())?;
+    let _lock = timing_lock()?;
+    let name = LabGuard::unique_name("reply");
+    interrupt::take_down(&name)?;
+    let lab = LabGuard::up(&Options::new(&name, 2, 1).daemon_less())?;
     let responder = Responder::attach(&lab)?;
     let echoes = variants
         .iter()

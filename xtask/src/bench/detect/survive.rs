@@ -1,0 +1,199 @@
+//! Random sequences of cut, heal, unplug and plug that always leave one path: a TCP stream and a UDP flow live on.
+
+use super::bed::{Bed, End};
+use super::random::Random;
+use crate::bench::Form;
+use crate::bench::record::{Bound, Findings, PartRecord, measure};
+use crate::bench::stats::Summary;
+use crate::cluster;
+use crate::lab::Direction;
+use crate::traffic::{Flow, FlowSpec, boottime_ns};
+use anyhow::{Result, bail};
+use serde_json::json;
+use std::fmt;
+use std::time::Duration;
+
+const NETWORKS: u32 = 2;
+const STEPS: u64 = 6;
+/// A flow that stays away longer did not survive.
+const OUT_LIMIT: Duration = Duration::from_secs(1);
+const UP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is wrong with a path, and at which end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fault {
+    network: u32,
+    node: &'static str,
+    kind: FaultKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FaultKind {
+    Cut(Direction),
+    Unplugged,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { network, node, kind } = self;
+        write!(f, "{kind:?} {node} net{network}")
+    }
+}
+
+/// Runs it.
+pub(super) fn run(form: Form) -> Result<PartRecord> {
+    measure(
+        "survive",
+        "random cuts, unplugs and repairs that leave one path; 1 kHz UDP and TCP over netft0",
+        |_| survive(form),
+    )
+}
+
+fn survive(form: Form) -> Result<Findings> {
+    let sequences: u64 = if form == Form::Full { 100 } else { 2 };
+    let bed = Bed::make(2, NETWORKS, &[])?;
+    let destination = cluster::adapter(&bed.lab, "n2")?.ipv4.into();
+    let spec = FlowSpec::kilohertz("n1", "n2", destination, Duration::from_secs(1200));
+    let (udp, tcp) = (Flow::udp(&bed.lab, &spec)?, Flow::tcp(&bed.lab, &spec)?);
+    std::thread::sleep(Duration::from_millis(200));
+    let began_ns = boottime_ns();
+    let (mut udp_outages, mut tcp_outages, mut lost, mut steps) = (Vec::new(), Vec::new(), 0, 0);
+    let mut broken = Vec::new();
+    for seed in 1..=sequences {
+        let from_ns = boottime_ns();
+        let done = one_sequence(&bed, seed)?;
+        steps += done.len();
+        std::thread::sleep(Duration::from_millis(50));
+        let to_ns = boottime_ns();
+        std::thread::sleep(Duration::from_millis(50));
+        let (udp_report, tcp_report) = (udp.report(from_ns, to_ns), tcp.report(from_ns, to_ns));
+        lost += udp_report.lost;
+        for (what, report) in [("UDP", &udp_report), ("TCP", &tcp_report)] {
+            if Duration::from_nanos(report.longest_outage_ns) > OUT_LIMIT || !report.faults.is_empty() {
+                broken.push(format!("{what}, seed {seed} ({}): {report:?}", done.join(", ")));
+            }
+        }
+        udp_outages.push(udp_report.longest_outage_ns);
+        tcp_outages.push(tcp_report.longest_outage_ns);
+    }
+    let whole = udp.report(began_ns, boottime_ns());
+    let (udp_times, tcp_times) = (Summary::micros(&udp_outages), Summary::micros(&tcp_outages));
+    let mut findings = Findings {
+        results: json!({
+            "sequences": sequences,
+            "steps": steps,
+            "longest_udp_outage_per_sequence_us": udp_times,
+            "longest_tcp_stall_per_sequence_us": tcp_times,
+            "udp_sent": whole.sent,
+            "udp_lost": lost,
+            "udp_duplicated": whole.duplicated,
+            "udp_reordered": whole.reordered,
+        }),
+        ..Findings::default()
+    };
+    findings
+        .lines
+        .push(format!("{sequences} sequences, {steps} steps; UDP: {} sent, {lost} lost", whole.sent));
+    for (what, times) in [("UDP", udp_times), ("TCP", tcp_times)] {
+        findings.lines.push(format!(
+            "longest time without {what} per sequence: median {:.1} ms, max {:.1} ms",
+            times.median / 1e3,
+            times.max / 1e3
+        ));
+    }
+    findings.lines.extend(broken.iter().cloned());
+    findings.bounds.push(Bound::none("flows that broke or stayed out for more than 1 s", broken.len()));
+    Ok(findings)
+}
+
+/// Some steps, then everything whole again. Returns what was done.
+fn one_sequence(bed: &Bed, seed: u64) -> Result<Vec<String>> {
+    let mut random = Random::new(seed);
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut done = Vec::new();
+    for _ in 0..STEPS {
+        let repair =
+            !faults.is_empty() && (random.below(2) == 0 || hit_networks(&faults) + 1 >= NETWORKS as usize);
+        if repair {
+            let index = usize::try_from(random.below(faults.len() as u64))?;
+            let fault = faults.swap_remove(index);
+            mend(bed, fault, &faults)?;
+            done.push(format!("mended {fault}"));
+        } else {
+            // Another fault on a path that is already hit, or on one that isn't, as long as one stays whole.
+            let Some(fault) = draw(&mut random, &faults) else { continue };
+            apply(bed, fault)?;
+            faults.push(fault);
+            done.push(fault.to_string());
+        }
+        std::thread::sleep(Duration::from_millis(random.below(40)));
+    }
+    while let Some(fault) = faults.pop() {
+        mend(bed, fault, &faults)?;
+    }
+    Ok(done)
+}
+
+fn hit_networks(faults: &[Fault]) -> usize {
+    (1..=NETWORKS).filter(|network| faults.iter().any(|fault| fault.network == *network)).count()
+}
+
+fn draw(random: &mut Random, faults: &[Fault]) -> Option<Fault> {
+    let directions = [Direction::Both, Direction::Tx, Direction::Rx];
+    let kinds = directions.map(FaultKind::Cut).into_iter().chain([FaultKind::Unplugged]);
+    let all = kinds.flat_map(|kind| {
+        (1..=NETWORKS).flat_map(move |network| ["n1", "n2"].map(|node| Fault { network, node, kind }))
+    });
+    let possible: Vec<Fault> = all
+        .filter(|fault| {
+            let same_place =
+                faults.iter().any(|other| other.network == fault.network && other.node == fault.node);
+            let spares_one = hit_networks(&[faults, &[*fault]].concat()) < NETWORKS as usize;
+            spares_one && !same_place
+        })
+        .collect();
+    random.pick(&possible).copied()
+}
+
+fn apply(bed: &Bed, Fault { network, node, kind }: Fault) -> Result<()> {
+    let network = format!("net{network}");
+    match kind {
+        FaultKind::Cut(direction) => bed.lab.cut(node, &network, direction)?,
+        FaultKind::Unplugged => bed.lab.unplug(node, &network)?,
+    };
+    Ok(())
+}
+
+/// Mends one fault. If its path is whole then, waits until both ends say so: only a path that is up is one.
+fn mend(bed: &Bed, fault: Fault, left: &[Fault]) -> Result<()> {
+    let Fault { network, node, kind } = fault;
+    let name = format!("net{network}");
+    match kind {
+        FaultKind::Cut(direction) => bed.lab.heal(node, &name, direction)?,
+        FaultKind::Unplugged => bed.lab.plug(node, &name)?,
+    };
+    if left.iter().any(|other| other.network == network) {
+        return Ok(());
+    }
+    // A fault that was mended before anybody noticed leaves a route that never went down.
+    std::thread::sleep(Duration::from_millis(20));
+    let began = std::time::Instant::now();
+    loop {
+        let ends: Vec<End> = bed.ends("n1", network)?;
+        let mut down = None;
+        for end in ends {
+            let routes = cluster::routes(&bed.lab, &end.node)?;
+            let up = routes
+                .iter()
+                .any(|route| route.remote == end.remote && route.state == netft_core::types::RouteState::Up);
+            if !up {
+                down = Some(end.route());
+            }
+        }
+        match down {
+            None => return Ok(()),
+            Some(route) if began.elapsed() > UP_PATIENCE => bail!("{route} over {name} doesn't come back"),
+            Some(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
