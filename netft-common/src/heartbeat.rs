@@ -30,6 +30,25 @@ pub trait Tables {
     fn is_local(&self, address: &[u8; 16]) -> bool;
     /// CLOCK_BOOTTIME in nanoseconds.
     fn now_ns(&self) -> u64;
+    /// Reads a word that userspace and eBPF share. (This and the next two are here because LLVM's eBPF target has
+    /// the instructions but not Rust's atomic operations.)
+    #[inline(always)]
+    fn load(&self, word: &AtomicU64) -> u64 {
+        word.load(Relaxed)
+    }
+    /// Writes such a word.
+    #[inline(always)]
+    fn store(&self, word: &AtomicU64, value: u64) {
+        word.store(value, Relaxed);
+    }
+    /// Stores `new` if the word still is `seen`, atomically; says whether it was.
+    #[cfg(target_has_atomic = "64")]
+    fn compare_and_swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
+        word.compare_exchange(seen, new, Relaxed, Relaxed).is_ok()
+    }
+    /// Stores `new` if the word still is `seen`, atomically; says whether it was.
+    #[cfg(not(target_has_atomic = "64"))]
+    fn compare_and_swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool;
 }
 
 /// Why a message is dropped. One counter each.
@@ -79,21 +98,39 @@ impl From<Reject> for Refusal {
 /// What an accepted leg leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// This leg goes back to where the accepted one came from.
-    Reply(Heartbeat),
+    /// The leg has become the reply, which goes back to where it came from.
+    Reply,
     /// Leg 4: nothing answers it.
     Complete,
     /// The peer's slot isn't known yet, so there is nowhere to answer to.
     Unanswered,
 }
 
-/// The addresses that a message travelled between, IPv4 as `::ffff:a.b.c.d`.
+/// The addresses that a message travelled between. Kept as words: byte arrays end up misaligned on eBPF's stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// The sender's.
-    pub source: [u8; 16],
-    /// The receiver's.
-    pub destination: [u8; 16],
+    pub(crate) source: [u64; 2],
+    pub(crate) destination: [u64; 2],
+}
+
+impl Addresses {
+    /// The sender's and the receiver's, IPv4 as `::ffff:a.b.c.d`.
+    #[inline(always)]
+    pub fn new(source: [u8; 16], destination: [u8; 16]) -> Self {
+        Self { source: bytemuck::cast(source), destination: bytemuck::cast(destination) }
+    }
+
+    /// The sender's, IPv4 as `::ffff:a.b.c.d`.
+    #[inline(always)]
+    pub fn source(&self) -> &[u8; 16] {
+        bytemuck::cast_ref(&self.source)
+    }
+
+    /// The receiver's, IPv4 as `::ffff:a.b.c.d`.
+    #[inline(always)]
+    pub fn destination(&self) -> &[u8; 16] {
+        bytemuck::cast_ref(&self.destination)
+    }
 }
 
 /// Generation and configuration of the slot that a leg names, if it is that of the route the leg travelled. The
@@ -112,18 +149,18 @@ pub fn find_slot<'a, T: Tables>(
     {
         // Taken before anything else is read: whoever reuses the slot meanwhile changes it.
         let generation = tables.generation(config);
-        if generation != 0 && same(&config.local, &addresses.destination) {
-            if !same(&config.remote, &addresses.source) {
+        if generation != 0 && words(&config.local) == addresses.destination {
+            if words(&config.remote) != addresses.source {
                 return Err(Reject::Source.into());
             }
             return Ok((generation, config));
         }
     }
-    if tables.is_local(&addresses.destination) { Err(Reject::Slot.into()) } else { Err(Refusal::NotOurs) }
+    if tables.is_local(addresses.destination()) { Err(Reject::Slot.into()) } else { Err(Refusal::NotOurs) }
 }
 
-/// Checks a leg that arrived, and if it is accepted stamps it and makes the answer. A leg that is not accepted
-/// changes nothing.
+/// Checks a leg that arrived, and if it is accepted stamps it and turns it into the answer, in place because eBPF
+/// has 512 bytes of stack. A leg that is not accepted changes nothing and stays as it is.
 ///
 /// # Errors
 /// [`Refusal::NotOurs`] and every [`Reject`] but those of malformed frames, in the order of `docs/wire-format.md`.
@@ -132,10 +169,10 @@ pub fn answer<T: Tables>(
     tables: &T,
     node: &NodeConfig,
     addresses: &Addresses,
-    leg: &Heartbeat,
+    leg: &mut Heartbeat,
 ) -> Result<Answer, Refusal> {
-    let header = &leg.header;
-    let (generation, config) = find_slot(tables, addresses, header)?;
+    let header = leg.header;
+    let (generation, config) = find_slot(tables, addresses, &header)?;
     if header.source != config.peer {
         return Err(Reject::Source.into());
     }
@@ -167,20 +204,20 @@ pub fn answer<T: Tables>(
         return Err(Reject::Slot.into());
     }
     let (highest, arrival_ns) = per_leg(state, header.kind);
-    accept_sequence(highest, header.sequence)?;
+    accept_sequence(tables, highest, header.sequence)?;
 
-    advance(arrival_ns, now_ns);
-    state.peer_flags.store(u64::from(header.flags), Relaxed);
+    advance(tables, arrival_ns, now_ns);
+    tables.store(&state.peer_flags, u64::from(header.flags));
     if header.kind != kind::REQUEST && leg.tick_age_ns != u64::MAX {
         // The leg left after the stamp it echoes was made, so the tick is no older than this. Counting from the
         // arrival would let a delayed leg make a dead engine look alive.
-        advance(&state.peer_tick_ns, echoed_ns.saturating_sub(leg.tick_age_ns));
+        advance(tables, &state.peer_tick_ns, echoed_ns.saturating_sub(leg.tick_age_ns));
     }
     match header.kind {
         kind::REQUEST => note_down(tables, config.peer, leg, now_ns),
-        kind::REPLY => state.rtt_ns.store(now_ns - echoed_ns, Relaxed),
-        kind::CONFIRMATION => advance(&state.confirmed_sent_ns, echoed_ns),
-        _ => advance(&state.completed_sent_ns, echoed_ns),
+        kind::REPLY => tables.store(&state.rtt_ns, now_ns - echoed_ns),
+        kind::CONFIRMATION => advance(tables, &state.confirmed_sent_ns, echoed_ns),
+        _ => advance(tables, &state.completed_sent_ns, echoed_ns),
     }
     if header.kind == kind::FINAL_REPLY {
         return Ok(Answer::Complete);
@@ -188,20 +225,20 @@ pub fn answer<T: Tables>(
     if config.remote_slot == NO_SLOT {
         return Ok(Answer::Unanswered);
     }
-    let mut reply = Heartbeat {
-        header: own_header(node, config, engine, header.kind + 1, header.sequence),
-        initiator_sent_ns: leg.initiator_sent_ns,
-        responder_sent_ns: if header.kind == kind::REQUEST { now_ns } else { leg.responder_sent_ns },
-        tick_age_ns: tick_age(engine, now_ns),
-        vouch_index: 0,
-        down_slot: NO_SLOT,
-        down_reason: 0,
-        reserved: 0,
-        tag: 0,
-    };
-    let back = Addresses { source: config.local, destination: config.remote };
-    reply.tag = tag(config.send_key, &back, &reply);
-    Ok(Answer::Reply(reply))
+    #[expect(clippy::cast_possible_truncation, reason = "wire flags, 16 bits")]
+    let flags = tables.load(&engine.flags) as u16;
+    if leg.header.kind == kind::REQUEST {
+        leg.responder_sent_ns = now_ns;
+    }
+    leg.header = own_header(node, config, flags, leg.header.kind + 1, leg.header.sequence);
+    leg.tick_age_ns = tick_age(tables.load(&engine.tick_ns), now_ns);
+    leg.vouch_index = 0;
+    leg.down_slot = NO_SLOT;
+    leg.down_reason = 0;
+    leg.reserved = 0;
+    let back = Addresses::new(config.local, config.remote);
+    leg.tag = tag(config.send_key, &back, leg);
+    Ok(Answer::Reply)
 }
 
 /// Leg 1, ready to be sent from `config.local` to `config.remote`. For the engine, just before it sends: `now_ns`
@@ -219,18 +256,20 @@ pub fn request(
         return None;
     }
     let (down_slot, down_reason) = notice.unwrap_or((NO_SLOT, 0));
+    #[expect(clippy::cast_possible_truncation, reason = "wire flags, 16 bits")]
+    let flags = engine.flags.load(Relaxed) as u16;
     let mut leg = Heartbeat {
-        header: own_header(node, config, engine, kind::REQUEST, sequence),
+        header: own_header(node, config, flags, kind::REQUEST, sequence),
         initiator_sent_ns: now_ns,
         responder_sent_ns: 0,
-        tick_age_ns: tick_age(engine, now_ns),
+        tick_age_ns: tick_age(engine.tick_ns.load(Relaxed), now_ns),
         vouch_index: 0,
         down_slot,
         down_reason,
         reserved: 0,
         tag: 0,
     };
-    let there = Addresses { source: config.local, destination: config.remote };
+    let there = Addresses::new(config.local, config.remote);
     leg.tag = tag(config.send_key, &there, &leg);
     Some(leg)
 }
@@ -240,9 +279,11 @@ pub fn request(
 pub fn tag(key: [u64; 2], addresses: &Addresses, leg: &Heartbeat) -> u64 {
     const COVERED: usize = 32 + size_of::<Heartbeat>() - 8;
     let mut hash = SipHash24::new(key);
-    for address in [words(&addresses.source), words(&addresses.destination)] {
-        hash.write(address[0]);
-        hash.write(address[1]);
+    for word in addresses.source {
+        hash.write(word);
+    }
+    for word in addresses.destination {
+        hash.write(word);
     }
     let leg_words: [u64; 11] = bytemuck::cast(*leg);
     for &word in &leg_words[..10] {
@@ -252,15 +293,7 @@ pub fn tag(key: [u64; 2], addresses: &Addresses, leg: &Heartbeat) -> u64 {
 }
 
 #[inline(always)]
-fn own_header(
-    node: &NodeConfig,
-    config: &SlotConfig,
-    engine: &EngineState,
-    kind: u8,
-    sequence: u64,
-) -> Header {
-    #[expect(clippy::cast_possible_truncation, reason = "the engine keeps wire flags there, 16 bits")]
-    let flags = engine.flags.load(Relaxed) as u16;
+fn own_header(node: &NodeConfig, config: &SlotConfig, flags: u16, kind: u8, sequence: u64) -> Header {
     Header {
         magic: wire::MAGIC,
         version: wire::VERSION,
@@ -277,8 +310,8 @@ fn own_header(
 
 /// Age of the engine's last tick, `u64::MAX` if it never ticked. A tick between the two clock readings counts as 0.
 #[inline(always)]
-fn tick_age(engine: &EngineState, now_ns: u64) -> u64 {
-    match engine.tick_ns.load(Relaxed) {
+fn tick_age(tick_ns: u64, now_ns: u64) -> u64 {
+    match tick_ns {
         0 => u64::MAX,
         tick_ns => now_ns.saturating_sub(tick_ns),
     }
@@ -297,9 +330,9 @@ fn per_leg(state: &SlotState, kind: u8) -> (&AtomicU64, &AtomicU64) {
 /// Only one of several queues or CPUs that hold the same sequence wins; the loser drops, even if it lost to a
 /// lower one: the newest leg will be followed by another.
 #[inline(always)]
-fn accept_sequence(highest: &AtomicU64, sequence: u64) -> Result<(), Reject> {
-    let seen = highest.load(Relaxed);
-    if sequence <= seen || highest.compare_exchange(seen, sequence, Relaxed, Relaxed).is_err() {
+fn accept_sequence<T: Tables>(tables: &T, highest: &AtomicU64, sequence: u64) -> Result<(), Reject> {
+    let seen = tables.load(highest);
+    if sequence <= seen || !tables.compare_and_swap(highest, seen, sequence) {
         return Err(Reject::Replay);
     }
     Ok(())
@@ -308,9 +341,9 @@ fn accept_sequence(highest: &AtomicU64, sequence: u64) -> Result<(), Reject> {
 /// Two CPUs may have accepted consecutive sequences; the newer stamp stays. (A race between load and store costs
 /// the microseconds between the two arrivals.)
 #[inline(always)]
-fn advance(word: &AtomicU64, value: u64) {
-    if value > word.load(Relaxed) {
-        word.store(value, Relaxed);
+fn advance<T: Tables>(tables: &T, word: &AtomicU64, value: u64) {
+    if value > tables.load(word) {
+        tables.store(word, value);
     }
 }
 
@@ -325,18 +358,13 @@ fn note_down<T: Tables>(tables: &T, peer: u16, leg: &Heartbeat, now_ns: u64) {
         && config.generation != 0
         && config.peer == peer
     {
-        state.told_down.store(now_ns & !0xf | u64::from(reason), Relaxed);
+        tables.store(&state.told_down, now_ns & !0xf | u64::from(reason));
     }
 }
 
 #[inline(always)]
 fn words(address: &[u8; 16]) -> [u64; 2] {
     bytemuck::cast(*address)
-}
-
-#[inline(always)]
-fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
-    words(a) == words(b)
 }
 
 #[cfg(test)]

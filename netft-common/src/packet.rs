@@ -5,6 +5,7 @@
 //! 3343, and starts with the magic and the own cluster's id. Nothing else is judged, so that another cluster's
 //! traffic (a guest's, say) passes untouched.
 
+use crate::heartbeat::Addresses;
 use crate::wire::{self, Header, Heartbeat, kind};
 use bytemuck::{Pod, Zeroable};
 
@@ -134,7 +135,6 @@ const PORT: [u8; 2] = wire::PORT.to_be_bytes();
 const IPV4_PLAIN: u8 = 0x45;
 const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
 const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
-const IPV4_DONT_FRAGMENT: u16 = 0x4000;
 const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
 const IPV6_FRAGMENT_HEADER: u8 = 44;
 /// TTL or hop limit of replies.
@@ -142,6 +142,33 @@ const HOPS: u8 = 64;
 const UDP_LEN: usize = size_of::<Udp>();
 #[expect(clippy::cast_possible_truncation, reason = "96")]
 const LEG_UDP_LEN: u16 = (UDP_LEN + size_of::<Heartbeat>()) as u16;
+
+const IPV4_ADDRESSES: usize = 12;
+const IPV6_ADDRESSES: usize = 8;
+const LEG_LEN: [u8; 2] = LEG_UDP_LEN.to_be_bytes();
+const LEG_IPV4_LEN: [u8; 2] = (LEG_UDP_LEN + 20).to_be_bytes();
+/// A reply's IPv4 header up to the addresses: CS6, don't fragment, 64 hops, UDP, checksum 0.
+const IPV4_WORDS: [u32; 3] = [
+    u32::from_le_bytes([IPV4_PLAIN, wire::TRAFFIC_CLASS, LEG_IPV4_LEN[0], LEG_IPV4_LEN[1]]),
+    u32::from_le_bytes([0, 0, 0x40, 0]),
+    u32::from_le_bytes([HOPS, PROTOCOL_UDP, 0, 0]),
+];
+/// A reply's IPv6 header up to the addresses: CS6, no flow label, UDP, 64 hops.
+const IPV6_WORD: u64 = u64::from_le_bytes([
+    0x60 | wire::TRAFFIC_CLASS >> 4,
+    wire::TRAFFIC_CLASS << 4,
+    0,
+    0,
+    LEG_LEN[0],
+    LEG_LEN[1],
+    PROTOCOL_UDP,
+    HOPS,
+]);
+/// A reply's UDP header, checksum 0.
+const UDP_WORDS: [u32; 2] = [
+    u32::from_le_bytes([PORT[0], PORT[1], PORT[0], PORT[1]]),
+    u32::from_le_bytes([LEG_LEN[0], LEG_LEN[1], 0, 0]),
+];
 
 /// IP version of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +188,7 @@ pub enum Shape {
     Odd,
 }
 
-/// A netft message in a frame: where it is and between whom it travels.
+/// A netft message in a frame, and where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// IP version.
@@ -172,10 +199,23 @@ pub struct Frame {
     pub network: usize,
     /// Offset of the netft message.
     pub message: usize,
-    /// Sender's address, IPv4 as `::ffff:a.b.c.d`.
-    pub source: [u8; 16],
-    /// Receiver's address, IPv4 as `::ffff:a.b.c.d`.
-    pub destination: [u8; 16],
+}
+
+impl Frame {
+    /// Between whom the message travels; `None` only if `packet` isn't the one that was classified.
+    #[inline(always)]
+    pub fn addresses<P: Packet + ?Sized>(&self, packet: &P) -> Option<Addresses> {
+        Some(match self.family {
+            Family::V4 => {
+                let [source, destination] = packet.load::<[u32; 2]>(self.network + IPV4_ADDRESSES)?;
+                Addresses { source: mapped_words(source), destination: mapped_words(destination) }
+            }
+            Family::V6 => {
+                let [a, b, c, d] = packet.load::<[u64; 4]>(self.network + IPV6_ADDRESSES)?;
+                Addresses { source: [a, b], destination: [c, d] }
+            }
+        })
+    }
 }
 
 /// Why a message of our own cluster isn't even looked up.
@@ -265,7 +305,7 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, at: usize) -> Option<(Frame, Lengths)> {
         return None;
     };
     let by_ip = usize::from(u16::from_be_bytes(ip.total_len)).wrapping_sub(header_len);
-    udp(packet, Family::V4, shape, at, header_len, by_ip, mapped(ip.source), mapped(ip.destination))
+    udp(packet, Family::V4, shape, at, header_len, by_ip)
 }
 
 #[inline(always)]
@@ -296,11 +336,10 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize) -> Option<(Frame, Lengths)> {
     };
     let shape = if extension_len == 0 { Shape::Plain } else { Shape::Odd };
     let by_ip = payload_len.wrapping_sub(extension_len);
-    udp(packet, Family::V6, shape, at, size_of::<Ipv6>() + extension_len, by_ip, ip.source, ip.destination)
+    udp(packet, Family::V6, shape, at, size_of::<Ipv6>() + extension_len, by_ip)
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "inlined; a struct would only be built to be taken apart")]
 fn udp<P: Packet + ?Sized>(
     packet: &P,
     family: Family,
@@ -308,8 +347,6 @@ fn udp<P: Packet + ?Sized>(
     network: usize,
     header_len: usize,
     by_ip: usize,
-    source: [u8; 16],
-    destination: [u8; 16],
 ) -> Option<(Frame, Lengths)> {
     let at = network + header_len;
     let udp: Udp = packet.load(at)?;
@@ -317,7 +354,7 @@ fn udp<P: Packet + ?Sized>(
         return None;
     }
     let by_udp = usize::from(u16::from_be_bytes(udp.len));
-    let frame = Frame { family, shape, network, message: at + UDP_LEN, source, destination };
+    let frame = Frame { family, shape, network, message: at + UDP_LEN };
     Some((frame, Lengths { by_ip, by_udp }))
 }
 
@@ -355,67 +392,79 @@ fn judge<P: Packet + ?Sized>(packet: &P, frame: Frame, lengths: Lengths, cluster
     Class::Leg(frame)
 }
 
-/// Turns the frame of an accepted leg into the reply: the leg replaced, ends swapped, headers made anew with CS6
+/// Turns the frame of an accepted leg, which came from and to `request`, into the reply: the leg replaced, ends swapped, headers made anew with CS6
 /// and 64 hops so that nothing of the request's is reflected but its addresses and its VLAN tag. `None` (and then
 /// no reply) only if the frame isn't the one that was classified.
 #[inline(always)]
-pub fn write_reply<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame, leg: &Heartbeat) -> Option<()> {
-    let mut ethernet: Ethernet = packet.load(0)?;
-    core::mem::swap(&mut ethernet.destination, &mut ethernet.source);
-    let udp = Udp { source: PORT, destination: PORT, len: LEG_UDP_LEN.to_be_bytes(), checksum: 0 };
+pub fn write_reply<P: PacketMut + ?Sized>(
+    packet: &mut P,
+    frame: &Frame,
+    request: &Addresses,
+    leg: &Heartbeat,
+) -> Option<()> {
+    let [to, to2, to3, from, from2, from3] = packet.load::<[u16; 6]>(0)?;
     packet.store(frame.message, *leg)?;
-    let sum = match frame.family {
+    // Headers are put together from words, which stay in registers; addresses of IPv4 are the last word's half.
+    let (sum, len) = match frame.family {
         Family::V4 => {
-            let [.., a, b, c, d] = frame.destination;
-            let [.., e, f, g, h] = frame.source;
-            let mut ip = Ipv4 {
-                version_and_words: IPV4_PLAIN,
-                traffic_class: wire::TRAFFIC_CLASS,
-                total_len: (LEG_UDP_LEN + 20).to_be_bytes(),
-                identification: [0; 2],
-                fragment: IPV4_DONT_FRAGMENT.to_be_bytes(),
-                time_to_live: HOPS,
-                protocol: PROTOCOL_UDP,
-                checksum: 0,
-                source: [a, b, c, d],
-                destination: [e, f, g, h],
-            };
-            ip.checksum = fold(sum_words(&bytemuck::cast::<_, [u32; 5]>(ip)));
-            packet.store(frame.network, ip)?;
-            u64::from(u32::from_ne_bytes(ip.source)) + u64::from(u32::from_ne_bytes(ip.destination))
+            let addresses = [ipv4_word(&request.destination), ipv4_word(&request.source)];
+            let words = [IPV4_WORDS[0], IPV4_WORDS[1], IPV4_WORDS[2], addresses[0], addresses[1]];
+            let checksum = u32::from(fold(sum_words(&words)));
+            packet.store(frame.network, words[0])?;
+            packet.store(frame.network + 4, words[1])?;
+            packet.store(frame.network + 8, words[2] | checksum << 16)?;
+            packet.store(frame.network + IPV4_ADDRESSES, addresses[0])?;
+            packet.store(frame.network + IPV4_ADDRESSES + 4, addresses[1])?;
+            (sum_words(&addresses), size_of::<Ipv4>())
         }
         Family::V6 => {
-            let ip = Ipv6 {
-                version_class_flow: [0x60 | wire::TRAFFIC_CLASS >> 4, wire::TRAFFIC_CLASS << 4, 0, 0],
-                payload_len: LEG_UDP_LEN.to_be_bytes(),
-                next_header: PROTOCOL_UDP,
-                hop_limit: HOPS,
-                source: frame.destination,
-                destination: frame.source,
-            };
-            packet.store(frame.network, ip)?;
-            sum_words(&bytemuck::cast::<_, [u32; 4]>(ip.source))
-                + sum_words(&bytemuck::cast::<_, [u32; 4]>(ip.destination))
+            let [[a, b], [c, d]] = [request.destination, request.source];
+            packet.store(frame.network, IPV6_WORD)?;
+            packet.store(frame.network + IPV6_ADDRESSES, a)?;
+            packet.store(frame.network + IPV6_ADDRESSES + 8, b)?;
+            packet.store(frame.network + IPV6_ADDRESSES + 16, c)?;
+            packet.store(frame.network + IPV6_ADDRESSES + 24, d)?;
+            (sum_halves(a) + sum_halves(b) + sum_halves(c) + sum_halves(d), size_of::<Ipv6>())
         }
     };
-    // The pseudo-header (RFC 768, RFC 8200 section 8.1): addresses, protocol, UDP length.
+    // The pseudo-header (RFC 768, RFC 8200 section 8.1) is addresses, protocol, UDP length.
     let pseudo = sum + u64::from(u16::from(PROTOCOL_UDP).to_be()) + u64::from(LEG_UDP_LEN.to_be());
-    let whole = pseudo
-        + sum_words(&bytemuck::cast::<_, [u32; 2]>(udp))
-        + sum_words(&bytemuck::cast::<_, [u32; 22]>(*leg));
+    let leg_words: [u64; 11] = bytemuck::cast(*leg);
+    let mut sum = pseudo + sum_words(&UDP_WORDS);
+    for word in leg_words {
+        sum += sum_halves(word);
+    }
     // 0 would say "no checksum", which IPv6 forbids.
-    let checksum = match fold(whole) {
+    let checksum = match fold(sum) {
         0 => 0xffff,
-        checksum => checksum,
+        checksum => u32::from(checksum),
     };
-    packet.store(frame.message.wrapping_sub(UDP_LEN), Udp { checksum, ..udp })?;
-    packet.store(0, ethernet)
+    packet.store(frame.network + len, UDP_WORDS[0])?;
+    packet.store(frame.network + len + 4, UDP_WORDS[1] | checksum << 16)?;
+    packet.store(0, [from, from2, from3, to, to2, to3])
 }
 
 /// An IPv4 address as `::ffff:a.b.c.d`.
 #[inline(always)]
 pub const fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// An IPv4 address as loaded, as the words of `::ffff:a.b.c.d`.
+#[inline(always)]
+const fn mapped_words(address: u32) -> [u64; 2] {
+    [0, (address as u64) << 32 | 0xffff_0000]
+}
+
+/// The inverse.
+#[inline(always)]
+const fn ipv4_word(words: &[u64; 2]) -> u32 {
+    (words[1] >> 32) as u32
+}
+
+#[inline(always)]
+const fn sum_halves(word: u64) -> u64 {
+    (word & 0xffff_ffff) + (word >> 32)
 }
 
 /// Sum of words in memory order: RFC 1071 section 2(B), the sum is the same in either byte order but for a swap.
@@ -431,7 +480,7 @@ fn sum_words<const N: usize>(words: &[u32; N]) -> u64 {
 /// The complement of a sum of words folded to 16 bits, in memory order.
 #[inline(always)]
 const fn fold(sum: u64) -> u16 {
-    // At most 2^38 comes in: two folds from 64 to 32 bits' worth, two more to 16.
+    // Some tens of 32-bit words at most come in, so this leaves nothing above 16 bits.
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);

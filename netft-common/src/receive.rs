@@ -1,7 +1,7 @@
 //! From a received frame to a verdict: classifier, heartbeat logic and reply in one. XDP runs this and adds nothing
 //! but the action and the counter.
 
-use crate::heartbeat::{self, Addresses, Answer, Refusal, Reject, Tables};
+use crate::heartbeat::{self, Answer, Refusal, Reject, Tables};
 use crate::map::Counter;
 use crate::packet::{self, Class, Frame, Malformed, PacketMut, Shape};
 use crate::wire::{Header, Heartbeat, kind};
@@ -31,19 +31,19 @@ pub fn receive<P: PacketMut + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> 
         Class::Other => Ok(Verdict::Pass(Counter::PassedOther)),
         Class::OtherCluster => Ok(Verdict::Pass(Counter::PassedOtherCluster)),
         Class::Userspace => Ok(Verdict::Pass(Counter::PassedUserspace)),
-        Class::Malformed(frame, malformed) => reject_if_local(tables, &frame, malformed),
+        Class::Malformed(frame, malformed) => reject_if_local(packet, tables, &frame, malformed),
         Class::Leg(frame) => {
-            let addresses = Addresses { source: frame.source, destination: frame.destination };
             if frame.shape == Shape::Odd {
-                return reject_odd(packet, tables, &frame, &addresses);
+                return reject_odd(packet, tables, &frame);
             }
-            let Some(leg) = packet.load::<Heartbeat>(frame.message) else { return Err(Reject::Truncated) };
-            match heartbeat::answer(tables, node, &addresses, &leg) {
-                Ok(Answer::Reply(reply)) => {
-                    packet::write_reply(packet, &frame, &reply).ok_or(Reject::Truncated)?;
+            let addresses = frame.addresses(packet).ok_or(Reject::Truncated)?;
+            let mut leg: Heartbeat = packet.load(frame.message).ok_or(Reject::Truncated)?;
+            match heartbeat::answer(tables, node, &addresses, &mut leg) {
+                Ok(Answer::Reply) => {
+                    packet::write_reply(packet, &frame, &addresses, &leg).ok_or(Reject::Truncated)?;
                     Ok(Verdict::Reply(match leg.header.kind {
-                        kind::REQUEST => Counter::Leg1,
-                        kind::REPLY => Counter::Leg2,
+                        kind::REPLY => Counter::Leg1,
+                        kind::CONFIRMATION => Counter::Leg2,
                         _ => Counter::Leg3,
                     }))
                 }
@@ -57,8 +57,14 @@ pub fn receive<P: PacketMut + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> 
 }
 
 #[inline(always)]
-fn reject_if_local<T: Tables>(tables: &T, frame: &Frame, malformed: Malformed) -> Result<Verdict, Reject> {
-    if !tables.is_local(&frame.destination) {
+fn reject_if_local<P: PacketMut + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+    frame: &Frame,
+    malformed: Malformed,
+) -> Result<Verdict, Reject> {
+    let addresses = frame.addresses(packet).ok_or(Reject::Truncated)?;
+    if !tables.is_local(addresses.destination()) {
         return Ok(Verdict::Pass(Counter::PassedOtherHost));
     }
     Err(match malformed {
@@ -74,10 +80,10 @@ fn reject_odd<P: PacketMut + ?Sized, T: Tables>(
     packet: &P,
     tables: &T,
     frame: &Frame,
-    addresses: &Addresses,
 ) -> Result<Verdict, Reject> {
-    let Some(header) = packet.load::<Header>(frame.message) else { return Err(Reject::Truncated) };
-    match heartbeat::find_slot(tables, addresses, &header) {
+    let addresses = frame.addresses(packet).ok_or(Reject::Truncated)?;
+    let header: Header = packet.load(frame.message).ok_or(Reject::Truncated)?;
+    match heartbeat::find_slot(tables, &addresses, &header) {
         Ok(_) => Err(Reject::Fragment),
         Err(Refusal::NotOurs) => Ok(Verdict::Pass(Counter::PassedOtherHost)),
         Err(Refusal::Reject(reject)) => Err(reject),

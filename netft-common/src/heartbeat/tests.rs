@@ -82,19 +82,27 @@ fn pair() -> (Memory, Memory) {
     (node(1, SLOT_A, one, 1_000_000), node(2, SLOT_B, two, 900_000_000))
 }
 
+/// What comes of the leg, and the reply or the unchanged leg.
+type Outcome = (Result<Answer, Refusal>, Heartbeat);
+
+fn deliver(memory: &Memory, source: [u8; 16], destination: [u8; 16], leg: &Heartbeat) -> Outcome {
+    let mut copy = *leg;
+    let answer = answer(memory, &memory.node, &Addresses::new(source, destination), &mut copy);
+    assert!(answer == Ok(Answer::Reply) || copy == *leg, "only a reply changes the leg");
+    (answer, copy)
+}
+
 fn to_b(memory: &Memory, leg: &Heartbeat) -> Result<Answer, Refusal> {
-    answer(memory, &memory.node, &Addresses { source: A, destination: B }, leg)
+    deliver(memory, A, B, leg).0
 }
 
 fn to_a(memory: &Memory, leg: &Heartbeat) -> Result<Answer, Refusal> {
-    answer(memory, &memory.node, &Addresses { source: B, destination: A }, leg)
+    deliver(memory, B, A, leg).0
 }
 
-fn reply(answer: Result<Answer, Refusal>) -> Heartbeat {
-    match answer {
-        Ok(Answer::Reply(leg)) => leg,
-        other => panic!("no reply: {other:?}"),
-    }
+fn reply((answer, leg): Outcome) -> Heartbeat {
+    assert_eq!(answer, Ok(Answer::Reply));
+    leg
 }
 
 fn request_from(memory: &Memory, sequence: u64) -> Heartbeat {
@@ -110,7 +118,7 @@ fn rejected(reject: Reject) -> Result<Answer, Refusal> {
 fn forged(leg: &Heartbeat, change: impl FnOnce(&mut Heartbeat)) -> Heartbeat {
     let mut leg = *leg;
     change(&mut leg);
-    leg.tag = tag(A_TO_B, &Addresses { source: A, destination: B }, &leg);
+    leg.tag = tag(A_TO_B, &Addresses::new(A, B), &leg);
     leg
 }
 
@@ -120,15 +128,15 @@ fn four_legs_prove_both_directions_to_both_nodes() {
     a.engine.tick_ns.store(999_000, Relaxed);
     b.engine.tick_ns.store(899_990_000, Relaxed);
     let one = request_from(&a, 1);
-    let two = reply(to_b(&b, &one));
+    let two = reply(deliver(&b, A, B, &one));
     assert_eq!((two.header.kind, two.header.slot, two.header.source), (kind::REPLY, SLOT_A, 2));
     assert_eq!((two.initiator_sent_ns, two.responder_sent_ns), (1_000_000, 900_000_000));
     assert_eq!(two.tick_age_ns, 10_000);
     a.now_ns.set(1_050_000);
-    let three = reply(to_a(&a, &two));
+    let three = reply(deliver(&a, B, A, &two));
     assert_eq!((three.header.kind, three.tick_age_ns), (kind::CONFIRMATION, 51_000));
     b.now_ns.set(900_060_000);
-    let four = reply(to_b(&b, &three));
+    let four = reply(deliver(&b, A, B, &three));
     assert_eq!(four.header.kind, kind::FINAL_REPLY);
     a.now_ns.set(1_110_000);
     assert_eq!(to_a(&a, &four), Ok(Answer::Complete));
@@ -154,10 +162,9 @@ fn a_leg_of_another_slot_address_or_node_is_rejected() {
     for slot in [SLOT_B + 1, MAX_SLOTS, NO_SLOT] {
         assert_eq!(to_b(&b, &forged(&leg, |leg| leg.header.slot = slot)), rejected(Reject::Slot));
     }
-    let elsewhere = Addresses { source: A, destination: crate::packet::mapped([10, 77, 1, 9]) };
-    assert_eq!(answer(&b, &b.node, &elsewhere, &leg), Err(Refusal::NotOurs));
-    let spoofed = Addresses { source: crate::packet::mapped([10, 77, 1, 9]), destination: B };
-    assert_eq!(answer(&b, &b.node, &spoofed, &leg), rejected(Reject::Source));
+    let elsewhere = crate::packet::mapped([10, 77, 1, 9]);
+    assert_eq!(deliver(&b, A, elsewhere, &leg).0, Err(Refusal::NotOurs));
+    assert_eq!(deliver(&b, elsewhere, B, &leg).0, rejected(Reject::Source));
     assert_eq!(to_b(&b, &forged(&leg, |leg| leg.header.source = 3)), rejected(Reject::Source));
     assert_eq!(to_b(&b, &forged(&leg, |leg| leg.header.destination = 3)), rejected(Reject::Destination));
     assert_eq!(to_b(&b, &forged(&leg, |leg| leg.header.key_epoch = 6)), rejected(Reject::Epoch));
@@ -246,7 +253,7 @@ fn an_unknown_remote_slot_is_stamped_but_not_answered() {
 #[test]
 fn an_engine_that_never_ticked_says_so() {
     let (a, b) = pair();
-    let two = reply(to_b(&b, &request_from(&a, 1)));
+    let two = reply(deliver(&b, A, B, &request_from(&a, 1)));
     assert_eq!(two.tick_age_ns, u64::MAX);
     assert!(to_a(&a, &two).is_ok());
     assert_eq!(a.states[SLOT_A as usize].peer_tick_ns.load(Relaxed), 0);

@@ -72,8 +72,8 @@ fn checksum(bytes: &[u8]) -> u16 {
 fn a_leg_is_found_in_ipv4_ipv6_and_behind_one_tag() {
     let Class::Leg(found) = class(&plain4()) else { panic!() };
     assert_eq!((found.network, found.message, found.shape), (14, 42, Shape::Plain));
-    assert_eq!(found.source, mapped([10, 77, 1, 1]));
-    assert_eq!(found.destination, mapped([10, 77, 1, 2]));
+    let expected = Addresses::new(mapped([10, 77, 1, 1]), mapped([10, 77, 1, 2]));
+    assert_eq!(found.addresses(&plain4()[..]), Some(expected));
     let Class::Leg(found) = class(&plain6()) else { panic!() };
     assert_eq!((found.network, found.message, found.family), (14, 62, Family::V6));
     let tagged = frame(&[0x81, 0, 0xa0, 9, 8, 0], &ipv4(116), 96, bytemuck::bytes_of(&leg()));
@@ -171,14 +171,16 @@ fn a_reply_has_its_ends_swapped_and_its_checksums_right() {
         let Class::Leg(found) = class(&bytes) else { panic!() };
         let mut reply = leg();
         reply.header.kind = kind::REPLY;
-        write_reply(&mut bytes[..], &found, &reply).expect("fits");
+        let there = found.addresses(&bytes[..]).unwrap();
+        write_reply(&mut bytes[..], &found, &there, &reply).expect("fits");
 
         assert_eq!(bytes.len(), request.len());
         assert_eq!(&bytes[..6], &request[6..12]);
         assert_eq!(&bytes[6..12], &request[..6]);
         assert_eq!(&bytes[bytes.len() - 4..], &[0xee; 4]);
         let Class::Leg(back) = class(&bytes) else { panic!() };
-        assert_eq!((back.source, back.destination), (found.destination, found.source));
+        let back_addresses = back.addresses(&bytes[..]).unwrap();
+        assert_eq!((back_addresses.source, back_addresses.destination), (there.destination, there.source));
         assert_eq!(bytes[..].load::<Heartbeat>(back.message), Some(reply));
 
         let ip = &bytes[14..14 + header_len];
@@ -201,10 +203,11 @@ fn a_checksum_of_zero_is_sent_as_ones() {
     let mut bytes = plain6();
     let Class::Leg(found) = class(&bytes) else { panic!() };
     let mut reply = leg();
-    write_reply(&mut bytes[..], &found, &reply).expect("fits");
+    let there = found.addresses(&bytes[..]).unwrap();
+    write_reply(&mut bytes[..], &found, &there, &reply).expect("fits");
     // What is missing to 0xffff goes into two free bytes: the sum becomes all ones, its complement 0.
     let missing = u16::from_le_bytes([bytes[60], bytes[61]]);
     reply.tag = u64::from(missing);
-    write_reply(&mut bytes[..], &found, &reply).expect("fits");
+    write_reply(&mut bytes[..], &found, &there, &reply).expect("fits");
     assert_eq!(&bytes[60..62], &[0xff, 0xff]);
 }
