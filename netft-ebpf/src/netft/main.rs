@@ -1,0 +1,41 @@
+//! netft's XDP program: answers heartbeat legs, passes everything that isn't netft's.
+//!
+//! Only this file knows XDP actions. What to do with a frame is decided by [`netft_common::receive`], which is
+//! tested as plain Rust; here are the maps it reads ([`maps`]) and the frame it reads from ([`frame`]).
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod frame;
+mod maps;
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use frame::XdpFrame;
+use maps::Maps;
+use netft_common::receive::{Verdict, receive};
+
+/// Entry point, on every interface that netft uses.
+#[xdp]
+pub fn netft(context: XdpContext) -> u32 {
+    let (action, counter) = match receive(&mut XdpFrame::new(&context), &Maps) {
+        Ok(Verdict::Pass(counter)) => (XDP_PASS, counter as u32),
+        Ok(Verdict::Consume(counter)) => (XDP_DROP, counter as u32),
+        Ok(Verdict::Reply(counter)) => (XDP_TX, counter as u32),
+        Err(reject) => (XDP_DROP, reject as u32),
+    };
+    maps::count(counter);
+    action
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Some helpers that programs may call are for GPL-compatible ones only; MIT is, together with GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
