@@ -150,7 +150,7 @@ pub struct HelloEndpoint {
     pub prefix_len: u8,
     /// Bits of [`endpoint_flags`].
     pub flags: u8,
-    /// Number of the interface on its node (the kernel's ifindex modulo 2^16); ties v4 and v6 of one NIC together.
+    /// Number of the interface, unique on its node; ties v4 and v6 of one NIC together.
     pub interface: u16,
     /// Hardware address.
     pub mac: [u8; 6],

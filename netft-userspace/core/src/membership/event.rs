@@ -340,7 +340,7 @@ impl fmt::Display for MembershipEvent {
             Self::AddressConflict { peer, address } => write!(
                 f,
                 "peer {peer} announces {address}, which is this node's own address; that endpoint is ignored: \
-                 give one of the two another address"
+                 give one of the two another address, or exclude the network with role = 0"
             ),
             Self::LimitReached { subject, reason } => write!(f, "{subject}: {reason}"),
             Self::RoutesAdopted { count } => {

@@ -1,25 +1,49 @@
-//! The membership state machine's public face.
+//! The membership state machine's public face and its timers.
 
+use super::adopted::Adopted;
+use super::local::Local;
+use super::notices::Notices;
+use super::peer::{Endpoint, Peer, Route, RouteKey};
+use super::slots::Slots;
+use super::speaker::{Form, Speaker};
 use super::{
     Adapter, EndpointView, HelloReject, HelloTransmit, Interface, MembershipCommand, MembershipConfig,
-    MembershipEvent, NetworkView, PeerView, ReconfigureError, RouteInfo,
+    MembershipEvent, ReconfigureError,
 };
 use crate::adapter::AdapterSeed;
-use crate::keys::Secret;
+use crate::keys::{Keyring, Life, Secret};
+use crate::networks::Network;
 use crate::types::{Nanos, RouteState, Slot};
 use netft_common::map::SlotConfig;
-use std::collections::{BTreeMap, VecDeque};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 /// Peers, endpoints, networks and routes of one node. Mutate, then drain: after every `handle_*`, [`Self::adopt`],
 /// [`Self::reconfigure`] and [`Self::leave`], poll transmits, commands and events until they are empty.
 #[derive(Debug)]
 pub struct Membership {
-    config: MembershipConfig,
-    adapter: Adapter,
-    transmits: VecDeque<HelloTransmit>,
-    commands: VecDeque<MembershipCommand>,
-    events: VecDeque<MembershipEvent>,
+    pub(super) config: MembershipConfig,
+    pub(super) seed: AdapterSeed,
+    pub(super) speaker: Speaker,
+    pub(super) local: Local,
+    pub(super) sources: BTreeMap<IpAddr, IpAddr>,
+    /// Own endpoints that are announced: those on networks with a role.
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) networks: Vec<Network>,
+    pub(super) peers: BTreeMap<String, Peer>,
+    pub(super) slots: Slots,
+    pub(super) adopted: Adopted,
+    pub(super) next_generation: u32,
+    /// When a peer whose routes found no slot is tried again.
+    pub(super) retry_at_ns: Nanos,
+    pub(super) notices: Notices,
+    pub(super) accepted: u64,
+    pub(super) rejected: [u64; HelloReject::COUNT],
+    pub(super) commands: VecDeque<MembershipCommand>,
+    pub(super) events: VecDeque<MembershipEvent>,
+    random: [u8; 32],
+    drawn: u64,
 }
 
 impl Membership {
@@ -32,14 +56,35 @@ impl Membership {
         adapter: AdapterSeed,
         random: [u8; 32],
     ) -> Self {
-        let _ = (secret, boot_nonce, random);
-        Self {
+        let keyring = Keyring::new(&secret, config.cluster_id);
+        let life = Life { id: config.id, boot_nonce };
+        let peers = config.peers.clone();
+        let mut membership = Self {
+            speaker: Speaker::new(&config, keyring, life, adapter.adapter()),
             config,
-            adapter: adapter.adapter(),
-            transmits: VecDeque::new(),
+            seed: adapter,
+            local: Local::default(),
+            sources: BTreeMap::new(),
+            endpoints: Vec::new(),
+            networks: Vec::new(),
+            peers: BTreeMap::new(),
+            slots: Slots::new(),
+            adopted: Adopted::default(),
+            next_generation: 1,
+            retry_at_ns: Nanos::MAX,
+            notices: Notices::default(),
+            accepted: 0,
+            rejected: [0; HelloReject::COUNT],
             commands: VecDeque::new(),
             events: VecDeque::new(),
+            random,
+            drawn: 0,
+        };
+        for (name, peer) in peers {
+            let challenge = membership.draw();
+            membership.peers.insert(name, Peer::new(0, peer, challenge));
         }
+        membership
     }
 
     /// The kernel's interfaces now (all of them, every time), and for each configured peer address the local address
@@ -50,7 +95,15 @@ impl Membership {
         interfaces: Vec<Interface>,
         sources: &BTreeMap<IpAddr, IpAddr>,
     ) {
-        let _ = (now, interfaces, sources);
+        self.local.set(now, interfaces);
+        if self.sources != *sources {
+            self.sources.clone_from(sources);
+            for peer in self.peers.values_mut() {
+                peer.greet_at_ns = now;
+            }
+        }
+        self.refresh(now);
+        self.speak(now);
     }
 
     /// A datagram with kind hello arrived at `local`, port 3343, from `remote`. An error was counted already.
@@ -61,40 +114,115 @@ impl Membership {
         remote: IpAddr,
         bytes: &[u8],
     ) -> Result<(), HelloReject> {
-        let _ = (now, local, remote, bytes);
-        Ok(())
+        let outcome = self.accept(now, local, remote, bytes);
+        match outcome {
+            Ok(()) => self.accepted += 1,
+            Err(reject) => self.rejected[reject as usize] += 1,
+        }
+        self.speak(now);
+        outcome
     }
 
     /// Call when [`Self::poll_timeout`] is due.
     pub fn handle_timeout(&mut self, now: Nanos) {
-        let _ = now;
+        let retiring =
+            self.peers.values().flat_map(|peer| peer.routes.values()).any(|route| route.retires(now));
+        if self.local.timeout_ns() <= now
+            || self.adopted.timeout_ns() <= now
+            || self.retry_at_ns <= now
+            || retiring
+        {
+            self.retry_at_ns = Nanos::MAX;
+            self.local.settle(now);
+            self.refresh(now);
+        }
+        self.speak(now);
     }
 
     /// The detector reports a route's state: every change, and the first state of each route.
     pub fn handle_route(&mut self, now: Nanos, slot: Slot, state: RouteState) {
-        let _ = (now, slot, state);
+        self.adopted.set_state(slot, state);
+        let Some(route) = self.route_mut(slot) else { return };
+        route.state = state;
+        let retiring =
+            self.peers.values().flat_map(|peer| peer.routes.values()).any(|r| r.retire_at_ns.is_some());
+        if retiring {
+            self.refresh(now);
+            self.speak(now);
+        }
     }
 
     /// A new configuration. Cluster id and own node id can't change.
     pub fn reconfigure(&mut self, now: Nanos, config: MembershipConfig) -> Result<(), ReconfigureError> {
-        let _ = now;
+        let (old, new) = (self.config.cluster_id, config.cluster_id);
+        if old != new {
+            return Err(ReconfigureError::ClusterId { old, new });
+        }
+        let (old, new) = (self.config.id.get(), config.id.get());
+        if old != new {
+            return Err(ReconfigureError::NodeId { old, new });
+        }
+        let gone = |name: &String| !config.peers.contains_key(name);
+        for name in self.peers.keys().filter(|name| gone(name)).cloned().collect::<Vec<_>>() {
+            self.drop_session(now, &name, "the peer was removed from the configuration");
+            self.peers.remove(&name);
+            self.events.push_back(MembershipEvent::PeerRemoved { peer: name });
+        }
+        for (name, peer) in &config.peers {
+            let contradicts =
+                |known: &Peer| peer.id.is_some() && known.session.is_some() && known.id() != peer.id;
+            if self.peers.get(name).is_some_and(contradicts) {
+                self.drop_session(now, name, "the peer's id was changed in the configuration");
+            }
+            if let Some(known) = self.peers.get_mut(name) {
+                if known.config != *peer {
+                    known.config.clone_from(peer);
+                    (known.greetings, known.greet_at_ns) = (0, now);
+                }
+            } else {
+                let challenge = self.draw();
+                self.peers.insert(name.clone(), Peer::new(now, peer.clone(), challenge));
+                self.events.push_back(MembershipEvent::PeerAdded { peer: name.clone() });
+            }
+        }
+        if (&self.config.name, &self.config.site) != (&config.name, &config.site) {
+            self.speaker.rename(&config);
+            self.hurry_all(now);
+        }
         self.config = config;
+        self.refresh(now);
+        self.speak(now);
         Ok(())
     }
 
     /// Takes over the slots found in pinned maps of the same boot nonce. Call once, right after [`Self::new`].
     pub fn adopt(&mut self, now: Nanos, slots: &[(Slot, SlotConfig)]) {
-        let _ = (now, slots);
+        for (slot, config) in slots {
+            self.next_generation = self.next_generation.max(config.generation.wrapping_add(1)).max(1);
+            if self.adopted.add(now, *slot, config) {
+                self.slots.take(*slot);
+            }
+        }
+        if self.adopted.is_empty() {
+            return;
+        }
+        self.local.prefer(self.adopted.local_addresses());
+        self.events.push_back(MembershipEvent::RoutesAdopted { count: self.adopted.len() });
+        if self.local.known {
+            self.refresh(now);
+        }
     }
 
     /// Says goodbye on every route.
     pub fn leave(&mut self, now: Nanos) {
-        let _ = now;
+        self.speaker.leaving = true;
+        self.hurry_all(now);
+        self.speak(now);
     }
 
     /// The next hello to send.
     pub fn poll_transmit(&mut self) -> Option<HelloTransmit> {
-        self.transmits.pop_front()
+        self.speaker.poll()
     }
 
     /// The next command to carry out.
@@ -109,7 +237,11 @@ impl Membership {
 
     /// When [`Self::handle_timeout`] wants to be called, boottime; `u64::MAX` = never.
     pub fn poll_timeout(&self) -> Nanos {
-        Nanos::MAX
+        if !self.local.known {
+            return Nanos::MAX;
+        }
+        let peers = self.peers.values().map(Peer::timeout_ns).min().unwrap_or(Nanos::MAX);
+        peers.min(self.local.timeout_ns()).min(self.adopted.timeout_ns()).min(self.retry_at_ns)
     }
 
     /// The configuration in force.
@@ -119,36 +251,77 @@ impl Membership {
 
     /// This node's `netft0`, as it must be now.
     pub fn adapter(&self) -> Adapter {
-        self.adapter
+        self.speaker.adapter
     }
 
     /// This node's own endpoints, as announced.
     pub fn endpoints(&self) -> Vec<EndpointView> {
-        Vec::new()
-    }
-
-    /// Every configured peer, by name.
-    pub fn peers(&self) -> Vec<PeerView> {
-        Vec::new()
-    }
-
-    /// Every network, by number.
-    pub fn networks(&self) -> Vec<NetworkView> {
-        Vec::new()
-    }
-
-    /// Every known route, by peer name and addresses.
-    pub fn routes(&self) -> Vec<RouteInfo> {
-        Vec::new()
-    }
-
-    /// The route that has `slot`.
-    pub fn route(&self, slot: Slot) -> Option<RouteInfo> {
-        self.routes().into_iter().find(|route| route.slot == Some(slot))
+        self.endpoints.iter().map(Endpoint::view).collect()
     }
 
     /// Hellos accepted and rejected, by name.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
+        let rejected = HelloReject::NAMES.into_iter().zip(self.rejected);
+        [("hello_accepted", self.accepted)].into_iter().chain(rejected).collect()
+    }
+
+    /// A fresh challenge; never 0, which means "none".
+    pub(super) fn draw(&mut self) -> u64 {
+        self.drawn += 1;
+        let digest =
+            Sha256::new().chain_update(self.random).chain_update(self.drawn.to_le_bytes()).finalize();
+        let mut word = [0; 8];
+        word.copy_from_slice(&digest[..8]);
+        u64::from_le_bytes(word).max(1)
+    }
+
+    /// Something that every peer must hear has changed.
+    pub(super) fn hurry_all(&mut self, now: Nanos) {
+        for route in self.peers.values_mut().flat_map(|peer| peer.routes.values_mut()) {
+            route.hurry(now);
+        }
+    }
+
+    /// Queues every hello that is due.
+    pub(super) fn speak(&mut self, now: Nanos) {
+        if !self.local.known {
+            return;
+        }
+        for peer in self.peers.values_mut() {
+            let echo = peer.session.as_ref().map_or(0, |session| session.echo);
+            let due: Vec<RouteKey> = peer
+                .routes
+                .iter()
+                .filter(|(_, route)| route.next_hello_ns <= now)
+                .map(|(key, _)| *key)
+                .collect();
+            for key in due {
+                self.speaker.say(now, peer, key.local, key.remote, echo, Form::Full);
+                if let Some(route) = peer.routes.get_mut(&key) {
+                    route.hello_sent(now);
+                }
+            }
+            if peer.reachable() || peer.greet_at_ns > now {
+                continue;
+            }
+            let configured = peer.config.addresses.iter().filter_map(|&remote| {
+                let local = *self.sources.get(&remote)?;
+                Some(RouteKey { local, remote })
+            });
+            // The configured addresses may be the ones that can't be reached just now.
+            let adopted =
+                self.adopted.iter().filter(|(_, slot)| slot.peer().is_some() && slot.peer() == peer.id());
+            let adopted = adopted.map(|(_, slot)| RouteKey { local: slot.local(), remote: slot.remote() });
+            for key in configured.chain(adopted).collect::<BTreeSet<_>>() {
+                if key.local != key.remote && !peer.routes.contains_key(&key) {
+                    self.speaker.say(now, peer, key.local, key.remote, echo, Form::Full);
+                }
+            }
+            peer.greeted(now);
+        }
+    }
+
+    fn route_mut(&mut self, slot: Slot) -> Option<&mut Route> {
+        self.peers.values_mut().flat_map(|peer| peer.routes.values_mut()).find(|route| route.slot == slot)
     }
 }

@@ -1,10 +1,23 @@
 //! Peers, endpoints, networks and routes: what hellos and the kernel's interface list make of the configuration.
 //! Runs on the control thread.
 
+mod accept;
+mod adopted;
 mod error;
 mod event;
+mod listing;
+mod local;
 mod machine;
+mod notices;
+mod pairs;
+mod peer;
+mod reconcile;
+mod slots;
+mod speaker;
 mod view;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::{HelloReject, ReconfigureError};
 pub use event::{AdapterYield, MembershipEvent};
@@ -116,6 +129,12 @@ pub struct Adapter {
     pub ipv6: std::net::Ipv6Addr,
     /// Bytes.
     pub mtu: u16,
+}
+
+impl std::fmt::Display for Adapter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {} MTU {}", crate::adapter::format_mac(self.mac), self.ipv4, self.ipv6, self.mtu)
+    }
 }
 
 /// What the configuration file says of membership.

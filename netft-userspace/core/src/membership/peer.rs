@@ -1,0 +1,350 @@
+//! What this node holds of one peer: endpoints, session, routes, and how often it may be spoken to.
+
+use super::{Adapter, EndpointView, Interface, PeerConfig, RouteInstall};
+use crate::keys::{Life, PairKeys};
+use crate::networks::{Attachment, Subnet};
+use crate::types::{
+    LinkState, Nanos, NodeId, RouteClass, RouteState, Slot, address_bytes, address_from_bytes,
+};
+use netft_common::hello::{field, link_flags, text};
+use netft_common::map::SlotConfig;
+use netft_common::wire::{HelloEndpoint, NO_SLOT, endpoint_flags};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// An endpoint of this node or of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Number of its interface on its node.
+    pub interface: u16,
+    /// Interface name.
+    pub name: String,
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// Address.
+    pub address: IpAddr,
+    /// Prefix length.
+    pub prefix_len: u8,
+    /// Interface MTU.
+    pub mtu: u32,
+    /// Mbit/s, 0 = unknown.
+    pub speed_mbps: u32,
+    /// Link.
+    pub link: LinkState,
+    /// A default route leaves by it.
+    pub default_route: bool,
+    /// RDMA capable.
+    pub rdma: bool,
+    /// More than one receive queue.
+    pub rss: bool,
+}
+
+impl Endpoint {
+    /// The addresses of a local interface that netft can use.
+    pub fn of_interface(interface: &Interface) -> impl Iterator<Item = Self> + '_ {
+        interface.addresses.iter().filter(|(address, _)| usable(*address)).map(|&(address, prefix_len)| {
+            Self {
+                interface: u16::from(interface.number.get()),
+                name: interface.name.clone(),
+                mac: interface.mac,
+                address,
+                prefix_len,
+                mtu: interface.mtu,
+                speed_mbps: interface.speed_mbps,
+                link: interface.link,
+                default_route: interface.default_route,
+                rdma: interface.rdma,
+                rss: interface.rss,
+            }
+        })
+    }
+
+    /// From a hello; `None` if the address can't be an endpoint.
+    pub fn from_wire(wire: &HelloEndpoint) -> Option<Self> {
+        let address = address_from_bytes(wire.address);
+        let link = match link_flags(wire) {
+            (true, true) => LinkState::Up,
+            (false, true) => LinkState::NoCarrier,
+            (_, false) => LinkState::AdminDown,
+        };
+        let flag = |bit| wire.flags & bit != 0;
+        usable(address).then(|| Self {
+            interface: wire.interface,
+            name: text(&wire.name).unwrap_or_default().to_owned(),
+            mac: wire.mac,
+            address,
+            prefix_len: wire.prefix_len,
+            mtu: u32::from(wire.mtu),
+            speed_mbps: wire.speed_mbps,
+            link,
+            default_route: flag(endpoint_flags::DEFAULT_ROUTE),
+            rdma: flag(endpoint_flags::RDMA),
+            rss: flag(endpoint_flags::RSS),
+        })
+    }
+
+    /// For a hello.
+    pub fn to_wire(&self) -> HelloEndpoint {
+        let flag = |on: bool, bit| if on { bit } else { 0 };
+        HelloEndpoint {
+            address: address_bytes(self.address),
+            prefix_len: self.prefix_len,
+            flags: flag(self.link == LinkState::Up, endpoint_flags::CARRIER)
+                | flag(self.link != LinkState::AdminDown, endpoint_flags::ADMIN_UP)
+                | flag(self.default_route, endpoint_flags::DEFAULT_ROUTE)
+                | flag(self.rdma, endpoint_flags::RDMA)
+                | flag(self.rss, endpoint_flags::RSS),
+            interface: self.interface,
+            mac: self.mac,
+            mtu: u16::try_from(self.mtu).unwrap_or(u16::MAX),
+            speed_mbps: self.speed_mbps,
+            name: field(&self.name),
+        }
+    }
+
+    /// Its subnet.
+    pub fn subnet(&self) -> Subnet {
+        Subnet::of(self.address, self.prefix_len)
+    }
+
+    /// As the grouping into networks takes it.
+    pub fn attachment(&self, node: NodeId) -> Attachment {
+        Attachment {
+            node,
+            interface: u32::from(self.interface),
+            name: self.name.clone(),
+            subnet: self.subnet(),
+            speed_mbps: self.speed_mbps,
+            default_route: self.default_route,
+            rdma: self.rdma,
+            rss: self.rss,
+            link: self.link,
+        }
+    }
+
+    /// For listings.
+    pub fn view(&self) -> EndpointView {
+        EndpointView {
+            interface: self.name.clone(),
+            mac: self.mac,
+            address: self.address,
+            prefix_len: self.prefix_len,
+            link: self.link,
+            mtu: self.mtu,
+            speed_mbps: self.speed_mbps,
+        }
+    }
+}
+
+/// Whether an address can be an endpoint: unicast, and meaningful beyond its own link and host.
+fn usable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            !(v4.is_unspecified()
+                || v4.is_loopback()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4.is_link_local())
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local())
+        }
+    }
+}
+
+/// What a hello says of its sender, apart from the handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Its site.
+    pub site: Option<String>,
+    /// Its `netft0`.
+    pub adapter: Adapter,
+    /// Its endpoints, in its order.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// What is shared with one life of a peer.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The peer's id and boot nonce.
+    pub life: Life,
+    /// Since when.
+    pub since_ns: Nanos,
+    /// Keys of the pair.
+    pub keys: PairKeys,
+    /// Highest hello sequence accepted.
+    pub newest_sequence: u64,
+    /// The peer's newest challenge, which our hellos echo.
+    pub echo: u64,
+    /// It said goodbye.
+    pub leaving: bool,
+    /// What it said of itself.
+    pub said: Announcement,
+}
+
+/// Own and peer's address: what a route is, whatever slot it has. Also its place in listings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteKey {
+    /// Own endpoint.
+    pub local: IpAddr,
+    /// The peer's.
+    pub remote: IpAddr,
+}
+
+/// A route of a session, or one that an earlier daemon left.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its slot here.
+    pub slot: Slot,
+    /// What XDP knows of it.
+    pub config: SlotConfig,
+    /// The peer's interface, with the own one (`config.interface`) the reason why there is this route.
+    pub remote_interface: u16,
+    /// Class.
+    pub class: RouteClass,
+    /// Name of its network.
+    pub network: String,
+    /// Metric of its network.
+    pub metric: u32,
+    /// Smaller of both interface MTUs.
+    pub mtu: u32,
+    /// What the detector last said.
+    pub state: RouteState,
+    /// Sequence of the newest hello that told the peer's slot.
+    pub slot_sequence: u64,
+    /// When the next hello goes out on it.
+    pub next_hello_ns: Nanos,
+    /// The interval that follows.
+    pub interval_ns: Nanos,
+    /// Another pair took its place; it goes when that one is up, or at this time.
+    pub retire_at_ns: Option<Nanos>,
+    /// What the shell was told last.
+    pub installed: Option<RouteInstall>,
+}
+
+/// First and longest interval between hellos on a route whose slot at the peer isn't known yet.
+const ROUTE_FIRST_NS: Nanos = 50_000_000;
+/// Slow refresh, and the longest interval to peers that don't answer.
+pub const REFRESH_NS: Nanos = 1_000_000_000;
+/// Interval of hellos to configured addresses at first.
+pub const GREETING_NS: Nanos = 250_000_000;
+/// How many go out at that pace.
+const GREETINGS: u32 = 40;
+
+impl Route {
+    /// Start of the short intervals: something on it has to be told or learned.
+    pub fn hurry(&mut self, now: Nanos) {
+        self.next_hello_ns = now;
+        self.interval_ns = ROUTE_FIRST_NS;
+    }
+
+    /// A hello went out.
+    pub fn hello_sent(&mut self, now: Nanos) {
+        let interval = if self.config.remote_slot == NO_SLOT { self.interval_ns } else { REFRESH_NS };
+        self.next_hello_ns = now.saturating_add(interval);
+        self.interval_ns = self.interval_ns.saturating_mul(2).min(REFRESH_NS);
+    }
+}
+
+/// Answers to hellos: some at once, then few.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    tokens: u32,
+    filled_ns: Nanos,
+}
+
+impl Bucket {
+    const CAPACITY: u32 = 16;
+    const REFILL_NS: Nanos = 25_000_000;
+
+    /// Full.
+    pub fn new(now: Nanos) -> Self {
+        Self { tokens: Self::CAPACITY, filled_ns: now }
+    }
+
+    /// Takes one token if there is one.
+    pub fn take(&mut self, now: Nanos) -> bool {
+        let earned = now.saturating_sub(self.filled_ns) / Self::REFILL_NS;
+        if earned > 0 {
+            self.filled_ns += earned * Self::REFILL_NS;
+            self.tokens =
+                u32::try_from(earned).unwrap_or(u32::MAX).saturating_add(self.tokens).min(Self::CAPACITY);
+        }
+        let some = self.tokens > 0;
+        self.tokens -= u32::from(some);
+        some
+    }
+}
+
+/// One configured peer.
+#[derive(Debug)]
+pub struct Peer {
+    /// As configured.
+    pub config: PeerConfig,
+    /// What a fresh hello must echo.
+    pub challenge: u64,
+    /// Since its first good hello.
+    pub session: Option<Session>,
+    /// By addresses.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// Limits answers to what may be replays.
+    pub answers: Bucket,
+    /// Limits answers to what is none: replays can't starve the handshake.
+    pub replies: Bucket,
+    /// When configured addresses are greeted next.
+    pub greet_at_ns: Nanos,
+    /// How often they were.
+    pub greetings: u32,
+    /// The adapter that the shell has.
+    pub installed_adapter: Option<(NodeId, Adapter)>,
+}
+
+impl Peer {
+    /// Unknown yet.
+    pub fn new(now: Nanos, config: PeerConfig, challenge: u64) -> Self {
+        Self {
+            config,
+            challenge,
+            session: None,
+            routes: BTreeMap::new(),
+            answers: Bucket::new(now),
+            replies: Bucket::new(now),
+            greet_at_ns: now,
+            greetings: 0,
+            installed_adapter: None,
+        }
+    }
+
+    /// Its id, configured or learned.
+    pub fn id(&self) -> Option<NodeId> {
+        self.session.as_ref().map(|session| session.life.id).or(self.config.id)
+    }
+
+    /// Its site: what it says counts more than what is configured.
+    pub fn site(&self) -> Option<&str> {
+        let said = self.session.as_ref().and_then(|session| session.said.site.as_deref());
+        said.or(self.config.site.as_deref())
+    }
+
+    /// Whether a route to it is up.
+    pub fn reachable(&self) -> bool {
+        self.routes.values().any(|route| route.state == RouteState::Up)
+    }
+
+    /// When the next hello to it is due.
+    pub fn timeout_ns(&self) -> Nanos {
+        let routes = self
+            .routes
+            .values()
+            .map(|route| route.next_hello_ns.min(route.retire_at_ns.unwrap_or(Nanos::MAX)));
+        let greeting = if self.reachable() { Nanos::MAX } else { self.greet_at_ns };
+        routes.min().unwrap_or(Nanos::MAX).min(greeting)
+    }
+
+    /// Configured addresses were greeted.
+    pub fn greeted(&mut self, now: Nanos) {
+        self.greetings = self.greetings.saturating_add(1);
+        let often = self.session.is_none() && self.greetings < GREETINGS;
+        self.greet_at_ns = now.saturating_add(if often { GREETING_NS } else { REFRESH_NS });
+    }
+}

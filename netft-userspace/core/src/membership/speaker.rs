@@ -1,0 +1,129 @@
+//! This node's voice: makes hellos.
+
+use super::peer::{Endpoint, Peer, RouteKey};
+use super::{Adapter, HelloTransmit, MembershipConfig};
+use crate::keys::{Keyring, Life};
+use crate::types::Nanos;
+use netft_common::hello::{self, field};
+use netft_common::wire::{
+    self, HELLO_TAG_LEN, Header, Hello, HelloEndpoint, MAX_ENDPOINTS, NAME_LEN, NO_SLOT, flags,
+};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+/// How much a hello says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Everything.
+    Full,
+    /// Identity and challenge.
+    ChallengeOnly,
+}
+
+/// Who this node is, and what it has still to say.
+#[derive(Debug)]
+pub struct Speaker {
+    /// Everything the secret gives.
+    pub keyring: Keyring,
+    /// Own id and boot nonce.
+    pub life: Life,
+    /// Own `netft0`.
+    pub adapter: Adapter,
+    /// Whether it said goodbye.
+    pub leaving: bool,
+    cluster_id: u32,
+    name: [u8; NAME_LEN],
+    site: [u8; NAME_LEN],
+    endpoints: Vec<HelloEndpoint>,
+    sequence: u64,
+    queue: VecDeque<HelloTransmit>,
+}
+
+impl Speaker {
+    /// Silent at first.
+    pub fn new(config: &MembershipConfig, keyring: Keyring, life: Life, adapter: Adapter) -> Self {
+        Self {
+            keyring,
+            life,
+            adapter,
+            leaving: false,
+            cluster_id: config.cluster_id,
+            name: field(&config.name),
+            site: field(config.site.as_deref().unwrap_or_default()),
+            endpoints: Vec::new(),
+            sequence: 0,
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Name and site may change while running.
+    pub fn rename(&mut self, config: &MembershipConfig) {
+        self.name = field(&config.name);
+        self.site = field(config.site.as_deref().unwrap_or_default());
+    }
+
+    /// What to announce. `true` if it differs from before.
+    pub fn set_endpoints(&mut self, endpoints: &[Endpoint]) -> bool {
+        let endpoints: Vec<HelloEndpoint> =
+            endpoints.iter().take(MAX_ENDPOINTS).map(Endpoint::to_wire).collect();
+        let changed = self.endpoints != endpoints;
+        self.endpoints = endpoints;
+        changed
+    }
+
+    /// Length of a full hello.
+    pub fn full_len(&self) -> usize {
+        hello::MIN_LEN + size_of_val(self.endpoints.as_slice())
+    }
+
+    /// Queues a hello to `peer` from `local` to `remote`. `echo` is the challenge it answers, 0 if none.
+    pub fn say(&mut self, now: Nanos, peer: &Peer, local: IpAddr, remote: IpAddr, echo: u64, form: Form) {
+        let route = peer.routes.get(&RouteKey { local, remote });
+        let session = peer.session.as_ref();
+        // An answer to a hello of another life of the peer, which may have another id, goes to nobody by number.
+        let known = session.filter(|session| session.echo == echo);
+        let lacks = session.is_none() || route.is_some_and(|route| route.config.remote_slot == NO_SLOT);
+        let flag = |on: bool, bit| if on { bit } else { 0 };
+        self.sequence = self.sequence.saturating_add(1).max(now);
+        let hello = Hello {
+            header: Header {
+                magic: wire::MAGIC,
+                version: wire::VERSION,
+                kind: wire::kind::HELLO,
+                flags: flag(self.leaving, flags::LEAVING)
+                    | flag(lacks && !self.leaving, flags::SOLICIT)
+                    | flag(form == Form::ChallengeOnly, flags::CHALLENGE_ONLY),
+                cluster_id: self.cluster_id,
+                source: self.life.id.get(),
+                destination: known.map_or(0, |session| session.life.id.get()),
+                slot: NO_SLOT,
+                key_epoch: known.map_or(0, |session| session.keys.epoch),
+                sequence: self.sequence,
+            },
+            boot_nonce: self.life.boot_nonce,
+            challenge: peer.challenge,
+            echo,
+            sender_slot: route.map_or(NO_SLOT, |route| u32::from(route.slot.get())),
+            receiver_slot: route.map_or(NO_SLOT, |route| route.config.remote_slot),
+            name: self.name,
+            site: self.site,
+            adapter_mac: self.adapter.mac,
+            adapter_mtu: self.adapter.mtu,
+            adapter_ipv4: self.adapter.ipv4.octets(),
+            endpoint_count: 0,
+            reserved: 0,
+            adapter_ipv6: self.adapter.ipv6.octets(),
+        };
+        let endpoints = if form == Form::Full { self.endpoints.as_slice() } else { &[] };
+        let mut bytes = [0; hello::MAX_LEN];
+        let end = hello::encode(&hello, endpoints, &mut bytes);
+        let tag = self.keyring.hello_tag(local, remote, &bytes[..end]);
+        bytes[end..end + HELLO_TAG_LEN].copy_from_slice(&tag);
+        self.queue.push_back(HelloTransmit { local, remote, payload: bytes[..end + HELLO_TAG_LEN].to_vec() });
+    }
+
+    /// The next hello to send.
+    pub fn poll(&mut self) -> Option<HelloTransmit> {
+        self.queue.pop_front()
+    }
+}
