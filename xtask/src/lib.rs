@@ -6,5 +6,6 @@ pub mod cluster;
 pub mod demo;
 pub mod interrupt;
 pub mod lab;
+pub mod privilege;
 pub mod test;
 pub mod traffic;

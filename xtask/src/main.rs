@@ -25,7 +25,11 @@ enum Task {
 }
 
 fn main() -> anyhow::Result<()> {
-    match Cli::parse().task {
+    let task = Cli::parse().task;
+    if matches!(task, Task::Demo(_) | Task::Bench(_) | Task::Lab(_)) {
+        xtask::privilege::ensure_root()?;
+    }
+    match task {
         Task::Demo(args) => xtask::demo::run(args),
         Task::Test(args) => xtask::test::run(args),
         Task::Bench(args) => xtask::bench::run(args),

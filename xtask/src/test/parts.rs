@@ -155,4 +155,21 @@ pub const PARTS: &[Part] = &[
             environment: &[],
         }],
     },
+    Part {
+        name: "demo",
+        what: "the demo: every stage seen, every flow alive",
+        budget_s: 60,
+        remedy: "repeat with `cargo xtask demo`, and look at target/demo.svg",
+        steps: &[cargo(&["xtask", "demo", "--name", "test-demo"])],
+    },
+    Part {
+        name: "bench",
+        what: "the short forms of the measurements, with their bounds",
+        budget_s: 60,
+        remedy: "repeat with `cargo xtask bench detect --short` or `bench reply --short` on a machine that does nothing else",
+        steps: &[
+            cargo(&["xtask", "bench", "reply", "--short"]),
+            cargo(&["xtask", "bench", "detect", "--short"]),
+        ],
+    },
 ];
