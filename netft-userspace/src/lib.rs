@@ -1,5 +1,6 @@
 //! The shell around `netft-core`: engine, eBPF loading, netlink, control socket, configuration.
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;

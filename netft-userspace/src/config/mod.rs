@@ -15,6 +15,7 @@ mod units;
 pub use change::{Change, Effect, changes};
 pub use file::{Existing, WriteError, write_new};
 pub use keys::{Applies, KEYS, Key};
+pub(crate) use read::own_host_name;
 pub use secret::{Secret, SecretError};
 pub use units::{format_duration, parse_duration};
 
