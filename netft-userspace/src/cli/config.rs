@@ -35,7 +35,10 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result {
         Verb::Show { file: None } => cli.list(Request::Config, text),
         Verb::Show { file: Some(file) } => {
             let config = Config::load(file).map_err(|error| Failure::new(4, error))?;
-            let document = ConfigShow { file: file.display().to_string(), config: config.entries() };
+            let document = ConfigShow {
+                file: file.display().to_string(),
+                config: config.entries().into_iter().collect(),
+            };
             if cli.json {
                 let value =
                     serde_json::to_value(Versioned::new(&document)).map_err(|e| Failure::new(1, e))?;
@@ -74,7 +77,9 @@ fn problems(file: &Path) -> Vec<(Option<usize>, String)> {
 
 fn text(show: &ConfigShow) -> String {
     let mut out = format!("# in effect, from {}\n", show.file);
-    for (key, value) in &show.config {
+    let mut entries: Vec<_> = show.config.iter().collect();
+    entries.sort_by_key(|(key, _)| (crate::config::position(key), *key));
+    for (key, value) in entries {
         if value.is_null() {
             out += &format!("# {key} is not set\n");
         } else {

@@ -182,6 +182,12 @@ pub(super) fn siblings(path: &[&str]) -> Vec<&'static str> {
     names
 }
 
+/// Where the key of a full path stands in the table: the order in which people read them.
+pub(crate) fn position(path: &str) -> usize {
+    let leaf = find(path);
+    KEYS.iter().position(|key| leaf.is_some_and(|leaf| leaf.path == key.path)).unwrap_or(KEYS.len())
+}
+
 /// The key that a full path (with names in place of `*`) belongs to.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     let leaf = path.rsplit('.').next().unwrap_or(path);

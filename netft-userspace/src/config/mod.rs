@@ -14,6 +14,7 @@ mod units;
 
 pub use change::{Change, Effect, changes};
 pub use file::{Existing, WriteError, write_new};
+pub(crate) use keys::position;
 pub use keys::{Applies, KEYS, Key};
 pub(crate) use read::own_host_name;
 pub use secret::{Secret, SecretError};

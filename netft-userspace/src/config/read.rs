@@ -78,7 +78,8 @@ fn defaults(file: &Path) -> Config {
 
 /// `path` as seen from the folder of `file`.
 fn beside(file: &Path, path: &str) -> PathBuf {
-    file.parent().unwrap_or(Path::new("")).join(path)
+    let path = file.parent().unwrap_or(Path::new("")).join(path);
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 struct Reader<'a> {

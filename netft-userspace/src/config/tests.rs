@@ -334,3 +334,15 @@ fn a_secret_is_private_and_long_enough() {
     assert!(!format!("{secret:?}").contains(&String::from_utf8_lossy(secret.bytes()).into_owned()));
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn the_manual_has_every_key_with_its_default_and_meaning() {
+    let manual = include_str!("../../../docs/config.md");
+    for key in KEYS {
+        let path = key.path.replace('*', "NAME");
+        let row = manual.lines().find(|line| line.starts_with(&format!("| `{path}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/config.md lacks {path}"));
+        let reload = if key.applies == Applies::Live { "| now |" } else { "| restart |" };
+        assert!(row.contains(key.default) && row.contains(key.about) && row.contains(reload), "{row}");
+    }
+}

@@ -207,7 +207,10 @@ impl Daemon {
 
     /// `netft config show`.
     pub(super) fn config_show(&self) -> ConfigShow {
-        ConfigShow { file: self.config.file.display().to_string(), config: self.config.entries() }
+        ConfigShow {
+            file: self.config.file.display().to_string(),
+            config: self.config.entries().into_iter().collect(),
+        }
     }
 }
 

@@ -260,8 +260,8 @@ pub struct Event {
 pub struct ConfigShow {
     /// The file.
     pub file: String,
-    /// Dotted key to value; `null` = not set. In file order when printed as text.
-    pub config: Vec<(String, serde_json::Value)>,
+    /// Dotted key to value; `null` = not set.
+    pub config: BTreeMap<String, serde_json::Value>,
 }
 
 /// `netft reload`.
