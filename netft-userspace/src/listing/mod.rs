@@ -4,6 +4,8 @@
 //! come at any time. Units are in the names.
 
 mod status;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use status::{
