@@ -39,7 +39,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What `up` makes.
 #[derive(Clone, Debug)]
@@ -53,7 +53,8 @@ pub struct Options {
 }
 
 /// Whether `up` builds and starts daemons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Daemons {
     /// Built, and one started in each node.
     Started,
@@ -85,6 +86,8 @@ impl Options {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     shape: Shape,
+    /// Whether `up` started daemons.
+    daemons: Daemons,
     /// Folder of netftd and netft.
     binaries: PathBuf,
 }
@@ -103,13 +106,12 @@ impl Lab {
         ready()?;
         options.shape.check()?;
         let shape = &options.shape;
-        let binaries = binaries_folder();
         if options.daemons == Daemons::Started {
-            build(&binaries)?;
+            build()?;
         }
         Self::down(&shape.name)?;
         let lab = Self {
-            record: Record { shape: shape.clone(), binaries },
+            record: Record { shape: shape.clone(), daemons: options.daemons, binaries: binaries_folder() },
             ports: OnceLock::new(),
             carrier: OnceLock::new(),
         };
@@ -204,7 +206,8 @@ impl Lab {
         Daemon::new(self.shape(), id)
     }
 
-    fn netftd(&self) -> PathBuf {
+    /// The daemon's program.
+    pub fn netftd(&self) -> PathBuf {
         self.record.binaries.join("netftd")
     }
 
@@ -282,20 +285,22 @@ fn binaries_folder() -> PathBuf {
     workspace().join(target).join("release")
 }
 
-/// Builds the daemon, once per process: tests make many labs.
-fn build(binaries: &Path) -> Result<()> {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    if BUILT.get().is_some() {
+/// Builds netftd and netft, once per process: tests make many labs. [`Lab::up`] does it unless told `--daemon-less`.
+pub fn build() -> Result<()> {
+    static BUILT: Mutex<bool> = Mutex::new(false);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if *built {
         return Ok(());
     }
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--quiet", "--release", "-p", "netft-userspace"]).current_dir(workspace());
     let status = command.status().context("cargo can't be started")?;
     ensure!(status.success(), "netftd and netft can't be built: see cargo's messages above");
+    let binaries = binaries_folder();
     for name in ["netftd", "netft"] {
         ensure!(binaries.join(name).exists(), "cargo left no {name} in {}", binaries.display());
     }
-    BUILT.get_or_init(|| ());
+    *built = true;
     Ok(())
 }
 

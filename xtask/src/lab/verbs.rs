@@ -3,7 +3,7 @@
 use super::carrier::Cable;
 use super::ports::Direction;
 use super::shape::{Host, port_index};
-use super::{Lab, namespace, remove_folder};
+use super::{Daemons, Lab, namespace, remove_folder};
 use anyhow::{Context, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
@@ -114,12 +114,15 @@ impl Lab {
         Ok(stamps)
     }
 
-    /// Gives the paths back and starts the daemon on the same `state/`. Cuts and unplugged cables stay as they are.
+    /// Gives the paths back and starts the daemon on the same `state/`, unless the lab was made without daemons. Cuts
+    /// and unplugged cables stay as they are.
     pub fn power_on(&self, node: &str) -> Result<Stamps> {
         let id = self.shape().node(node)?;
         let ports = self.ports()?;
         let stamps = Stamps::around(|| ports.unsilence(Host::Node(id)))?;
-        self.start(node)?;
+        if self.record.daemons == Daemons::Started {
+            self.start(node)?;
+        }
         Ok(stamps)
     }
 
