@@ -1,0 +1,8 @@
+//! The lab itself, and netft in it: real kernels' network namespaces, real eBPF, real daemons.
+//!
+//! Every test builds a lab of its own, so tests run in parallel. They need root.
+
+#![expect(clippy::unwrap_used, reason = "in tests and their helpers, what fails fails the test")]
+
+mod support;
+mod topology;
