@@ -6,6 +6,7 @@ pub mod control;
 pub mod daemon;
 pub mod engine;
 pub mod listing;
+pub mod mmap;
 pub mod netlink;
 pub mod rtnl;
 pub mod sys;

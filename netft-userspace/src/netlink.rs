@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
@@ -46,7 +47,7 @@ const SETTLE: Duration = Duration::from_millis(5);
 /// return under the same name.
 #[derive(Debug)]
 pub struct Monitor {
-    events: AsyncFd<OwnedFd>,
+    events: AsyncFd<Arc<OwnedFd>>,
     client: Client,
     skip: Vec<String>,
     numbers: BTreeMap<String, InterfaceNumber>,
@@ -61,7 +62,7 @@ impl Monitor {
     pub fn new(skip: Vec<String>) -> Result<Self, NetlinkError> {
         let events = sys::netlink::open(GROUP_LINK | GROUPS_ADDRESS_AND_ROUTE).map_err(NetlinkError::Open)?;
         Ok(Self {
-            events: sys::register(events).map_err(NetlinkError::Open)?,
+            events: sys::register(Arc::new(events)).map_err(NetlinkError::Open)?,
             client: Client::new().map_err(NetlinkError::Open)?,
             skip,
             numbers: BTreeMap::new(),
@@ -294,7 +295,8 @@ fn default_routes(client: &mut Client) -> Result<BTreeSet<u32>, NetlinkError> {
     Ok(found)
 }
 
-fn ip(value: &[u8]) -> Option<IpAddr> {
+/// An attribute that is an address.
+pub(crate) fn ip(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),

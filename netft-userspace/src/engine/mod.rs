@@ -3,248 +3,400 @@
 //! Everything here is called from the control thread (tokio, current thread). Sockets, programs and the adapter are
 //! made in the network namespace of the thread that calls [`Engine::start`].
 
+mod adapter;
+mod data;
+mod detection;
+mod maps;
+mod routes;
+mod sockets;
+mod types;
+mod views;
+mod xdp;
+
+pub use crate::sys::boottime as now;
+pub use adapter::AdapterError;
+pub use maps::MapsError;
+pub use types::{EngineInput, EngineOptions, EngineStats, InterfaceReport, StopMode, Wait, XdpMode};
+pub use xdp::XdpError;
+
+use crate::sys;
+use crate::sys::socket::{Neighbour, SocketAddress, send_to};
+use adapter::NetAdapter;
+use data::Data;
+use detection::Detection;
+use maps::{Loaded, Origin, PinFolder};
 use netft_common::map::SlotConfig;
-use netft_core::detect::{DetectorConfig, DetectorEvent, RouteView};
+use netft_common::wire::{self, flags};
+use netft_core::data::DataPlane;
+use netft_core::detect::{DetectorCommand, DetectorConfig, RouteView};
 use netft_core::membership::{Adapter, HelloTransmit, Interface, RouteInstall};
-use netft_core::types::{Nanos, NodeId, Slot};
+use netft_core::types::{InterfaceNumber, LinkState, NodeId, Slot, address_bytes};
+use sockets::Sockets;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
-
-/// How the detection thread waits for its next deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Wait {
-    /// Sleep, then spin for the last stretch.
-    #[default]
-    Sleep,
-    /// Never sleep: one CPU belongs to the engine.
-    Spin,
-}
-
-/// What [`Engine::start`] needs to know.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// The cluster.
-    pub cluster_id: u32,
-    /// Own id.
-    pub node_id: NodeId,
-    /// Where maps and links are pinned, usually `/sys/fs/bpf/netft/NAME`; its file system must be a bpffs (one is
-    /// mounted on `/sys/fs/bpf` when it is missing there). One folder per daemon.
-    pub pin_dir: PathBuf,
-    /// SCHED_FIFO priority of the detection thread, 1..=99; `None` = ordinary scheduling.
-    pub priority: Option<u8>,
-    /// CPUs: the detection thread is pinned to the first; empty = it isn't pinned.
-    pub cpus: Vec<usize>,
-    /// How it waits.
-    pub wait: Wait,
-    /// Name of the adapter, usually `netft0`.
-    pub adapter_name: String,
-    /// Its addresses. `mtu` is used until routes say what fits.
-    pub adapter: Adapter,
-    /// The detector's settings.
-    pub detector: DetectorConfig,
-}
-
-/// How an interface's packets reach the XDP program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum XdpMode {
-    /// In the driver.
-    Native,
-    /// In the stack, before protocols.
-    Generic,
-    /// Not attached: see the report's note.
-    None,
-}
-
-/// What became of an interface in [`Engine::set_interfaces`].
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct InterfaceReport {
-    /// Its name.
-    pub name: String,
-    /// How XDP is attached.
-    pub mode: XdpMode,
-    /// One sentence about a fallback or an error; `None` = all as wished.
-    pub note: Option<String>,
-}
-
-/// What [`Engine::recv`] brings.
-#[derive(Clone, Debug, PartialEq)]
-pub enum EngineInput {
-    /// A message of kind hello arrived, unverified.
-    Hello {
-        /// At this address of ours.
-        local: IpAddr,
-        /// From this address.
-        remote: IpAddr,
-        /// The UDP payload.
-        bytes: Vec<u8>,
-    },
-    /// The detector speaks.
-    Detector(DetectorEvent),
-    /// One sentence for the log: something of the engine doesn't work as configured.
-    Note(String),
-}
-
-/// What [`Engine::stop`] leaves behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopMode {
-    /// Nothing: programs, pins, `netft0` with its addresses, routes and neighbours are removed.
-    Clean,
-    /// All of it, for the next start.
-    Keep,
-}
-
-/// The engine's own numbers, all since its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct EngineStats {
-    /// Longest time between two loops of the detection thread beyond what it wanted to sleep, in nanoseconds.
-    pub loop_gap_max_ns: Nanos,
-    /// How often the detection thread found itself late by more than 300 µs.
-    pub loop_stalls: u64,
-    /// Loops of the detection thread.
-    pub loops: u64,
-    /// SCHED_FIFO priority that the detection thread has, 0 = ordinary.
-    pub priority: u8,
-    /// Leg 1s that the kernel refused to send.
-    pub request_send_errors: u64,
-    /// Round trips: upper bound of a bucket in nanoseconds, samples in it; empty buckets left out.
-    pub rtt: Vec<(Nanos, u64)>,
-    /// Data frames sent to peers (one per peer).
-    pub frames_sent: u64,
-    /// Bytes of them, as `netft0` gave them.
-    pub bytes_sent: u64,
-    /// Data frames given to `netft0`.
-    pub frames_received: u64,
-    /// Bytes of them.
-    pub bytes_received: u64,
-    /// Data frames dropped, by reason; all reasons, also those at 0.
-    pub drops: Vec<(&'static str, u64)>,
-}
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::io::unix::AsyncFd;
+use xdp::Attachments;
 
 /// Why the engine can't do what was asked. Every message is a sentence that says how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Something that the sentence explains.
-    #[error("{0}")]
-    Failed(String),
+    /// Maps or program.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// `netft0`.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// Something that threads need.
+    #[error("cannot start the engine's threads: {0}; check the limits on open files and processes")]
+    Threads(io::Error),
+    /// The pinned links.
+    #[error("cannot take over the pinned XDP links: {0}")]
+    Links(io::Error),
+    /// No interface of ours has this address (any more).
+    #[error("no interface that netft uses has the address {0}")]
+    NoSocket(IpAddr),
+    /// The kernel refused a hello.
+    #[error("cannot send a hello from {local} to {remote}: {error}")]
+    Send {
+        /// From.
+        local: IpAddr,
+        /// To.
+        remote: IpAddr,
+        /// As the kernel put it.
+        error: io::Error,
+    },
+    /// A program that can't be taken off.
+    #[error(
+        "cannot remove the XDP program of interface {ifindex}: {error}; use `ip link set dev NAME xdp off`"
+    )]
+    Detach {
+        /// The interface.
+        ifindex: u32,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 /// The running engine. Dropping it is [`StopMode::Keep`].
 #[derive(Debug)]
 pub struct Engine {
     options: EngineOptions,
+    notes: Vec<String>,
+    // Fields are dropped in this order: first the threads.
+    detection: Detection,
+    data: Data,
+    adapter: NetAdapter,
+    sockets: Sockets,
+    attachments: Attachments,
+    loaded: Loaded,
+    folder: PinFolder,
+    events: AsyncFd<Arc<OwnedFd>>,
+    pending: VecDeque<EngineInput>,
+    /// Slots of an earlier daemon that [`Engine::set_route`] hasn't confirmed yet.
+    adopted: BTreeSet<Slot>,
+    routes: BTreeMap<Slot, RouteInstall>,
+    interfaces: BTreeMap<InterfaceNumber, (u32, LinkState)>,
+}
+
+/// Ends the process when the thread that owns it panics. A daemon without that thread is worse than none: systemd
+/// starts a new one, and XDP goes on answering meanwhile.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 impl Engine {
     /// Loads or adopts maps and programs, makes `netft0`, starts both threads. Must be called within a tokio runtime.
+    /// After an error everything is as it was before.
     pub async fn start(options: EngineOptions) -> Result<Self, EngineError> {
-        Ok(Self { options })
+        let mut notes = Vec::new();
+        let mut folder = PinFolder::open(&options.pin_dir)?;
+        let loaded = Loaded::load(&mut folder, options.cluster_id, options.node_id)?;
+        if let Origin::New(Some(why)) = &loaded.origin {
+            notes.push(format!("{why}: everything was made anew, routes start from down"));
+        }
+        let (attachments, link_notes) =
+            Attachments::adopt(&folder, loaded.program()?).map_err(EngineError::Links)?;
+        notes.extend(link_notes);
+        let maps = &loaded.shared;
+        let adopted = (0..maps.slots.len()).filter(|slot| maps.slots.load(*slot).generation != 0);
+        let adopted = adopted.filter_map(|slot| u32::try_from(slot).ok().and_then(Slot::new)).collect();
+        maps.engine_state().flags.store(0, Ordering::Release);
+        maps.engine_state().dead_interfaces.store(0, Ordering::Release);
+
+        let adapter = NetAdapter::open(&options.adapter_name, options.adapter)?;
+        if let Err(error) = sys::lock_memory() {
+            notes.push(format!(
+                "memory can't be locked ({error}): the engine may be late when the machine swaps; give netftd CAP_IPC_LOCK or LimitMEMLOCK=infinity"
+            ));
+        }
+        let control = Arc::new(sys::event_fd().map_err(EngineError::Threads)?);
+        let stored = maps.engine_state().persistent[0].load(Ordering::Acquire);
+        let data = Data::start(data::Setup {
+            tap: adapter.tap(),
+            maps: Arc::clone(maps),
+            plane: DataPlane::new(options.cluster_id, options.node_id, stored, now()),
+            control: Arc::clone(&control),
+        })
+        .map_err(EngineError::Threads)?;
+        let (detection, thread_notes) = Detection::start(detection::Setup {
+            node_id: options.node_id,
+            detector: options.detector,
+            priority: options.priority,
+            cpu: options.cpus.first().copied(),
+            wait: options.wait,
+            maps: Arc::clone(maps),
+            control: Arc::clone(&control),
+        })
+        .map_err(EngineError::Threads)?;
+        notes.extend(thread_notes);
+        let events = sys::register(control).map_err(EngineError::Threads)?;
+        adapter.keep()?;
+        folder.keep();
+        Ok(Self {
+            options,
+            notes,
+            detection,
+            data,
+            adapter,
+            sockets: Sockets::default(),
+            attachments,
+            loaded,
+            folder,
+            events,
+            pending: VecDeque::new(),
+            adopted,
+            routes: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+        })
     }
 
     /// Random per life of the maps: kept over a restart of the daemon.
     pub fn boot_nonce(&self) -> [u8; 16] {
-        [0; 16]
+        self.loaded.shared.node.load(0).boot_nonce
     }
 
     /// Routes found in maps that an earlier daemon left; XDP goes on answering on them. Those that
     /// [`Engine::set_route`] doesn't confirm should be given to [`Engine::remove_route`] by and by.
     pub fn adopted_slots(&self) -> Vec<(Slot, SlotConfig)> {
-        Vec::new()
+        self.adopted.iter().map(|slot| (*slot, self.loaded.shared.slots.load(slot.index()))).collect()
     }
 
-    /// One sentence each: what of the options couldn't be had (priority, memory lock, CPU).
+    /// One sentence each: what of the options couldn't be had (priority, memory lock, CPU), and what of an earlier
+    /// daemon couldn't be taken over.
     pub fn notes(&self) -> Vec<String> {
-        Vec::new()
+        self.notes.clone()
     }
 
     /// These are all usable interfaces now: attaches XDP, opens and closes sockets, tells the detector about links.
     /// Interfaces that vanished lose their program. Idempotent. One report for each interface.
     pub fn set_interfaces(&mut self, interfaces: &[Interface]) -> Vec<InterfaceReport> {
-        let note = Some("the engine isn't written yet".to_owned());
-        interfaces
+        let mut reports: Vec<InterfaceReport> =
+            interfaces.iter().map(|interface| self.attach(interface)).collect();
+        let usable: Vec<&Interface> = interfaces
             .iter()
-            .map(|i| InterfaceReport { name: i.name.clone(), mode: XdpMode::None, note: note.clone() })
-            .collect()
+            .zip(&reports)
+            .filter(|(_, report)| report.mode != XdpMode::None)
+            .map(|(interface, _)| interface)
+            .collect();
+
+        let addresses = usable.iter().flat_map(|interface| &interface.addresses);
+        let addresses: Vec<[u8; 16]> = addresses.map(|(address, _)| address_bytes(*address)).collect();
+        if let Err(error) = self.loaded.set_local(&addresses) {
+            self.note(format!("XDP can't be told this node's addresses: {error}"));
+        }
+        let changes = self.sockets.update(usable.iter().copied());
+        for local in changes.closed {
+            self.data.send(data::Command::RemoveSocket(local));
+        }
+        for local in &changes.opened {
+            if let Some(endpoint) = self.sockets.get(*local) {
+                let socket = Arc::clone(&endpoint.data);
+                self.data.send(data::Command::AddSocket(data::Socket { local: *local, socket }));
+            }
+        }
+        for (address, name, error) in changes.failed {
+            let why = format!(
+                "{name}: no socket for {address}: {error}; is another program using UDP port {}?",
+                wire::PORT
+            );
+            if let Some(report) = reports.iter_mut().find(|report| report.name == name) {
+                report.note = Some(report.note.take().map_or(why.clone(), |note| format!("{note}; {why}")));
+            }
+        }
+        self.tell_links(&usable);
+        self.reinstall(&changes.opened);
+        for ifindex in self.attachments.interfaces() {
+            if !interfaces.iter().any(|interface| interface.ifindex == ifindex)
+                && let Err(error) = self.attachments.detach(&self.folder, ifindex)
+            {
+                self.note(EngineError::Detach { ifindex, error }.to_string());
+            }
+        }
+        reports
     }
 
-    /// Puts a route into the maps and lets the detector watch it. Idempotent; a slot that was adopted and has the same
-    /// peer, addresses and keys goes on without interruption.
-    pub async fn set_route(&mut self, route: &RouteInstall) -> Result<(), EngineError> {
-        Err(EngineError::Failed(format!("slot {}: the engine isn't written yet", route.slot.get())))
+    fn attach(&mut self, interface: &Interface) -> InterfaceReport {
+        let program = self.loaded.program().map_err(|error| error.to_string());
+        let attached = program.and_then(|program| {
+            let (ifindex, name) = (interface.ifindex, &interface.name);
+            self.attachments.attach(&self.folder, program, ifindex, name).map_err(|error| error.to_string())
+        });
+        let (mode, note) = attached.unwrap_or_else(|error| (XdpMode::None, Some(error)));
+        InterfaceReport { name: interface.name.clone(), mode, note }
     }
 
-    /// Takes a route out. Idempotent.
-    pub async fn remove_route(&mut self, slot: Slot) {
-        let _ = slot;
+    fn tell_links(&mut self, usable: &[&Interface]) {
+        let mut gone = std::mem::take(&mut self.interfaces);
+        for interface in usable {
+            let known = (interface.ifindex, interface.link);
+            if gone.remove(&interface.number) != Some(known) {
+                let (number, ifindex, link) = (interface.number, interface.ifindex, interface.link);
+                self.detection.send(detection::Command::SetInterface(number, ifindex, link));
+            }
+            self.interfaces.insert(interface.number, known);
+        }
+        for number in gone.into_keys() {
+            let down = DetectorCommand::SetLink(number, LinkState::AdminDown);
+            self.detection.send(detection::Command::Detector(down));
+            self.detection.send(detection::Command::RemoveInterface(number));
+        }
     }
 
     /// A peer's `netft0` is here: neighbour entries and the frame table follow. Idempotent.
     pub async fn set_peer_adapter(&mut self, peer: NodeId, adapter: Adapter) -> Result<(), EngineError> {
-        let _ = (peer, adapter);
-        Ok(())
+        self.data.send(data::Command::SetPeer(peer, adapter.mac));
+        Ok(self.adapter.set_peer(peer, adapter)?)
     }
 
     /// It is gone. Idempotent.
     pub async fn remove_peer_adapter(&mut self, peer: NodeId) {
-        let _ = peer;
+        self.data.send(data::Command::RemovePeer(peer));
+        self.adapter.remove_peer(peer);
     }
 
     /// Other addresses for the own `netft0` (a conflict was resolved).
     pub async fn set_adapter(&mut self, adapter: Adapter) -> Result<(), EngineError> {
         self.options.adapter = adapter;
-        Ok(())
+        let mtu = self.wanted_mtu();
+        Ok(self.adapter.set_identity(Adapter { mtu, ..adapter })?)
     }
 
     /// The MTU that `netft0` has now.
     pub fn adapter_mtu(&self) -> u16 {
-        self.options.adapter.mtu
+        self.adapter.identity().mtu
     }
 
     /// New detector settings.
     pub fn configure(&mut self, detector: DetectorConfig) {
         self.options.detector = detector;
+        self.detection.send(detection::Command::Detector(DetectorCommand::Configure(detector)));
     }
 
     /// Sends a hello from the socket of its local address. An address without a socket, or a refusal by the kernel, is
     /// an error that only concerns this message: hellos are repeated.
     pub fn send_hello(&mut self, hello: &HelloTransmit) -> Result<(), EngineError> {
-        Err(EngineError::Failed(format!("no socket for {}", hello.local)))
+        let (local, remote) = (hello.local, hello.remote);
+        let endpoint = self.sockets.get(local).ok_or(EngineError::NoSocket(local))?;
+        let address = SocketAddress::new(remote, wire::PORT);
+        send_to(endpoint.data.as_fd(), &hello.payload, &address, Neighbour::Unknown)
+            .map_err(|error| EngineError::Send { local, remote, error })?;
+        Ok(())
     }
 
     /// The next input. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> EngineInput {
-        std::future::pending().await
+        loop {
+            if let Some(input) = self.try_recv() {
+                return input;
+            }
+            // Cleared before looking again: what comes in between sets it again.
+            if let Ok(mut ready) = self.events.readable().await {
+                sys::clear(ready.get_inner().as_fd());
+                ready.clear_ready();
+            }
+        }
     }
 
     /// What the engine has at once, without waiting.
     pub fn try_recv(&mut self) -> Option<EngineInput> {
+        if let Some(input) = self.pending.pop_front() {
+            return Some(input);
+        }
+        if let Ok(event) = self.detection.events.pop() {
+            return Some(EngineInput::Detector(event));
+        }
+        if let Ok(hello) = self.data.hellos.pop() {
+            let bytes = hello.bytes().to_vec();
+            return Some(EngineInput::Hello { local: hello.local, remote: hello.remote, bytes });
+        }
         None
+    }
+
+    fn note(&mut self, note: String) {
+        self.pending.push_back(EngineInput::Note(note));
     }
 
     /// Every watched route as the detector sees it, at most some 10 ms old.
     pub fn route_views(&self) -> Vec<RouteView> {
-        Vec::new()
+        self.detection.status.views.read().routes
     }
 
     /// XDP's packet counters, names as in `netft_common::map::Counter::NAMES`.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        netft_common::map::Counter::NAMES.iter().map(|name| (*name, 0)).collect()
+        self.loaded.counters()
     }
 
     /// The engine's own numbers.
     pub fn stats(&self) -> EngineStats {
-        EngineStats::default()
+        let (detection, data) = (&self.detection.status, &self.data.status);
+        let views = detection.views.read();
+        EngineStats {
+            loop_gap_max_ns: detection.gap_max_ns.load(Ordering::Relaxed),
+            loop_stalls: detection.stalls.load(Ordering::Relaxed),
+            loops: detection.loops.load(Ordering::Relaxed),
+            priority: detection.priority.load(Ordering::Relaxed),
+            request_send_errors: detection.send_errors.load(Ordering::Relaxed),
+            detector_stalls: views.counters.stalls,
+            postponed_verdicts: views.counters.postponed_verdicts,
+            requests: views.counters.requests,
+            rtt: views.rtt,
+            frames_sent: data.frames_sent.load(Ordering::Relaxed),
+            bytes_sent: data.bytes_sent.load(Ordering::Relaxed),
+            frames_received: data.frames_received.load(Ordering::Relaxed),
+            bytes_received: data.bytes_received.load(Ordering::Relaxed),
+            drops: data.drops(),
+        }
     }
 
     /// From now on every leg says that this node is leaving on purpose.
-    pub fn leave(&mut self) {}
+    pub fn leave(&mut self) {
+        self.loaded.shared.engine_state().flags.store(flags::LEAVING.into(), Ordering::Release);
+    }
 
     /// Ends both threads; then cleans up as `mode` says. Errors name what is left behind.
-    pub async fn stop(self, mode: StopMode) -> Result<(), EngineError> {
-        let _ = mode;
+    pub async fn stop(mut self, mode: StopMode) -> Result<(), EngineError> {
+        self.detection.stop();
+        self.data.stop();
+        if mode == StopMode::Clean {
+            let adapter = self.adapter.remove();
+            for ifindex in self.attachments.interfaces() {
+                self.attachments
+                    .detach(&self.folder, ifindex)
+                    .map_err(|error| EngineError::Detach { ifindex, error })?;
+            }
+            self.folder.remove()?;
+            adapter?;
+        }
         Ok(())
     }
 }
-
-pub use crate::sys::boottime as now;

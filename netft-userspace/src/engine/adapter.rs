@@ -1,0 +1,349 @@
+//! `netft0`: the persistent TAP device, its addresses, the neighbours behind it and the routes to them.
+
+use crate::rtnl::{self, CREATE_OR_REPLACE, Client, Request, attributes, kind, string, u32_at};
+use crate::sys::device::{Persistence, open_tap, persist_tap};
+use netft_core::membership::Adapter;
+use netft_core::types::NodeId;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Why `netft0` isn't as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// The device.
+    #[error(
+        "cannot make the adapter {name}: {error}; netftd needs CAP_NET_ADMIN and the kernel CONFIG_TUN, and no other program may use {name}"
+    )]
+    Open {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// One of its settings.
+    #[error("cannot set {what} of the adapter {name}: {error}")]
+    Set {
+        /// Its name.
+        name: String,
+        /// Which.
+        what: String,
+        /// As the kernel put it.
+        error: io::Error,
+    },
+}
+
+/// Retransmission timer of TCP towards peers, in milliseconds: a lost packet must not cost the default 200.
+const RTO_MIN_MS: u32 = 5;
+/// Who made our routes (RTPROT_*): an unused number, so that `ip route` shows that they are ours.
+const PROTOCOL: u8 = 33;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const RT_TABLE_MAIN: u8 = 254;
+const RT_SCOPE_LINK: u8 = 253;
+const RTN_UNICAST: u8 = 1;
+const NUD_STALE: u16 = 0x04;
+const NUD_PERMANENT: u16 = 0x80;
+const IFINFO: usize = crate::netlink::IFINFO;
+const NDMSG: usize = 12;
+const IFADDR: usize = 8;
+
+/// The device while the engine runs.
+#[derive(Debug)]
+pub struct NetAdapter {
+    name: String,
+    ifindex: u32,
+    tap: Arc<File>,
+    client: Client,
+    identity: Adapter,
+    peers: BTreeMap<NodeId, Adapter>,
+}
+
+impl NetAdapter {
+    /// Makes the device, or takes over the one that an earlier daemon left, with its neighbours.
+    pub fn open(name: &str, identity: Adapter) -> Result<Self, AdapterError> {
+        let open = |error| AdapterError::Open { name: name.to_owned(), error };
+        let tap = open_tap(name).map_err(open)?;
+        let mut client = Client::new().map_err(open)?;
+        let ifindex = find(&mut client, name).map_err(open)?;
+        let mut this = Self {
+            name: name.to_owned(),
+            ifindex,
+            tap: Arc::new(tap),
+            client,
+            identity,
+            peers: BTreeMap::new(),
+        };
+        this.quiet();
+        this.doubt_neighbours();
+        this.set_identity(identity)?;
+        Ok(this)
+    }
+
+    /// The device's descriptor.
+    pub fn tap(&self) -> Arc<File> {
+        Arc::clone(&self.tap)
+    }
+
+    /// What it is set to.
+    pub fn identity(&self) -> Adapter {
+        self.identity
+    }
+
+    /// Sets MAC, MTU and addresses, takes other addresses away, and brings the device up.
+    pub fn set_identity(&mut self, identity: Adapter) -> Result<(), AdapterError> {
+        const IFLA_ADDRESS: u16 = 1;
+        const IFLA_MTU: u16 = 4;
+        const IFLA_TXQLEN: u16 = 13;
+        const IFLA_AF_SPEC: u16 = 26;
+        const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+        const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+        const IFF_UP: u32 = 1;
+        // Before it is up, or the kernel makes an fe80 address of its own.
+        let quiet = self.link(0).nest(IFLA_AF_SPEC, |spec| {
+            spec.nest(AF_INET6.into(), |v6| v6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]))
+        });
+        // A kernel without IPv6 refuses; then there is no address to prevent.
+        let _ = self.client.request(quiet);
+        let properties = self
+            .link(IFF_UP)
+            .attribute(IFLA_ADDRESS, &identity.mac)
+            .attribute(IFLA_MTU, &u32::from(identity.mtu).to_ne_bytes())
+            .attribute(IFLA_TXQLEN, &1000u32.to_ne_bytes());
+        self.request(properties, || "MAC and MTU".to_owned())?;
+        self.identity = identity;
+
+        let wanted = [(IpAddr::from(identity.ipv4), 16u8), (IpAddr::from(identity.ipv6), 64)];
+        for (address, prefix) in self.addresses() {
+            if !wanted.contains(&(address, prefix)) {
+                let request = self.address(kind::DEL_ADDRESS, 0, address, prefix);
+                self.request(request, || format!("the removal of {address}"))?;
+            }
+        }
+        for (address, prefix) in wanted {
+            let request = self.address(kind::NEW_ADDRESS, CREATE_OR_REPLACE, address, prefix);
+            self.request(request, || format!("the address {address}"))?;
+        }
+        let network = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]);
+        let request = self.route(kind::NEW_ROUTE, CREATE_OR_REPLACE, network, 64);
+        self.request(request, || format!("the route to {network}/64"))?;
+        for adapter in self.peers.clone().into_values() {
+            self.install(&adapter)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the MTU alone.
+    pub fn set_mtu(&mut self, mtu: u16) -> Result<(), AdapterError> {
+        const IFLA_MTU: u16 = 4;
+        if self.identity.mtu != mtu {
+            let request = self.link(0).attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes());
+            self.request(request, || format!("the MTU {mtu}"))?;
+            self.identity.mtu = mtu;
+        }
+        Ok(())
+    }
+
+    /// A peer's adapter: neighbour entries and a route.
+    pub fn set_peer(&mut self, peer: NodeId, adapter: Adapter) -> Result<(), AdapterError> {
+        if self.peers.get(&peer) == Some(&adapter) {
+            return Ok(());
+        }
+        self.remove_peer(peer);
+        self.install(&adapter)?;
+        self.peers.insert(peer, adapter);
+        Ok(())
+    }
+
+    /// It is gone.
+    pub fn remove_peer(&mut self, peer: NodeId) {
+        let Some(adapter) = self.peers.remove(&peer) else {
+            return;
+        };
+        for address in [IpAddr::from(adapter.ipv4), IpAddr::from(adapter.ipv6)] {
+            let neighbour = self.neighbour(kind::DEL_NEIGHBOUR, 0, NUD_PERMANENT, address, &adapter.mac);
+            // What isn't there needs no removal.
+            let _ = self.client.request(neighbour);
+        }
+        let route = self.route(kind::DEL_ROUTE, 0, adapter.ipv4.into(), 32);
+        let _ = self.client.request(route);
+    }
+
+    /// From now on the device outlives this process.
+    pub fn keep(&self) -> Result<(), AdapterError> {
+        persist_tap(&self.tap, Persistence::Keep)
+            .map_err(|error| AdapterError::Open { name: self.name.clone(), error })
+    }
+
+    /// Removes the device with all that hangs on it, as soon as all descriptors from [`Self::tap`] are closed.
+    pub fn remove(self) -> Result<(), AdapterError> {
+        persist_tap(&self.tap, Persistence::Remove).map_err(|error| AdapterError::Set {
+            name: self.name,
+            what: "the removal".to_owned(),
+            error,
+        })
+    }
+
+    /// Neighbour entries, so that nothing is ever asked for, and the route. A route per peer, not one to
+    /// 169.254.0.0/16: that would take the cloud's metadata service (169.254.169.254) away.
+    fn install(&mut self, adapter: &Adapter) -> Result<(), AdapterError> {
+        for address in [IpAddr::from(adapter.ipv4), IpAddr::from(adapter.ipv6)] {
+            let request =
+                self.neighbour(kind::NEW_NEIGHBOUR, CREATE_OR_REPLACE, NUD_PERMANENT, address, &adapter.mac);
+            self.request(request, || format!("the neighbour {address}"))?;
+        }
+        let request = self.route(kind::NEW_ROUTE, CREATE_OR_REPLACE, adapter.ipv4.into(), 32);
+        self.request(request, || format!("the route to {}", adapter.ipv4))
+    }
+
+    /// Permanent neighbours that an earlier daemon left become stale ones: they go on working, and the kernel checks
+    /// and forgets those that nobody confirms.
+    fn doubt_neighbours(&mut self) {
+        const NDA_DST: u16 = 1;
+        const NDA_LLADDR: u16 = 2;
+        let ifindex = self.ifindex;
+        let mut found = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let mut fixed = [0; NDMSG];
+            fixed[0] = family;
+            let each = |message: rtnl::Message<'_>| {
+                if u32_at(message.payload, 4) != ifindex
+                    || rtnl::u16_at(message.payload, 8) & NUD_PERMANENT == 0
+                {
+                    return;
+                }
+                let (mut address, mut mac) = (None, None);
+                for (kind, value) in attributes(message.payload, NDMSG) {
+                    match kind {
+                        NDA_DST => address = crate::netlink::ip(value),
+                        NDA_LLADDR => mac = <[u8; 6]>::try_from(value).ok(),
+                        _ => {}
+                    }
+                }
+                found.extend(address.zip(mac));
+            };
+            // If it can't be listed, old entries stay as they are.
+            let _ = self.client.dump(Request::new(kind::GET_NEIGHBOUR, 0, &fixed), each);
+        }
+        for (address, mac) in found.into_iter().filter(|(address, _)| !address.is_multicast()) {
+            let request = self.neighbour(kind::NEW_NEIGHBOUR, CREATE_OR_REPLACE, NUD_STALE, address, &mac);
+            let _ = self.client.request(request);
+        }
+    }
+
+    /// No router advertisements, no duplicate address detection: addresses are agreed on by hello. Where a kernel
+    /// lacks one of these, there is nothing to switch off.
+    fn quiet(&self) {
+        for key in ["accept_ra", "accept_dad", "autoconf"] {
+            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/{key}", self.name), "0");
+        }
+    }
+
+    /// Addresses that the device has.
+    fn addresses(&mut self) -> Vec<(IpAddr, u8)> {
+        const IFA_ADDRESS: u16 = 1;
+        const IFA_LOCAL: u16 = 2;
+        let ifindex = self.ifindex;
+        let mut found = Vec::new();
+        let each = |message: rtnl::Message<'_>| {
+            if u32_at(message.payload, 4) == ifindex {
+                let get = |wanted| attributes(message.payload, IFADDR).find(|(kind, _)| *kind == wanted);
+                let address = get(IFA_LOCAL).or_else(|| get(IFA_ADDRESS));
+                let address = address.and_then(|(_, value)| crate::netlink::ip(value));
+                found.extend(address.zip(message.payload.get(1).copied()));
+            }
+        };
+        let _ = self.client.dump(Request::new(kind::GET_ADDRESS, 0, &[0; IFADDR]), each);
+        found
+    }
+
+    fn request(&mut self, request: Request, what: impl FnOnce() -> String) -> Result<(), AdapterError> {
+        self.client.request(request).map_err(|error| AdapterError::Set {
+            name: self.name.clone(),
+            what: what(),
+            error,
+        })
+    }
+
+    /// RTM_NEWLINK for the device, which sets `flags`.
+    fn link(&self, flags: u32) -> Request {
+        let mut fixed = [0; IFINFO];
+        fixed[4..8].copy_from_slice(&self.ifindex.to_ne_bytes());
+        fixed[8..12].copy_from_slice(&flags.to_ne_bytes());
+        fixed[12..16].copy_from_slice(&flags.to_ne_bytes());
+        Request::new(kind::NEW_LINK, 0, &fixed)
+    }
+
+    fn address(&self, kind: u16, flags: u16, address: IpAddr, prefix: u8) -> Request {
+        const IFA_ADDRESS: u16 = 1;
+        const IFA_LOCAL: u16 = 2;
+        const IFA_BROADCAST: u16 = 4;
+        const IFA_FLAGS: u16 = 8;
+        const NODAD_NOPREFIXROUTE: u32 = 0x02 | 0x200;
+        let (family, bytes) = family_and_bytes(address);
+        let mut fixed = [0; IFADDR];
+        fixed[0] = family;
+        fixed[1] = prefix;
+        fixed[3] = RT_SCOPE_LINK;
+        fixed[4..8].copy_from_slice(&self.ifindex.to_ne_bytes());
+        let request = Request::new(kind, flags, &fixed)
+            .attribute(IFA_LOCAL, &bytes)
+            .attribute(IFA_ADDRESS, &bytes)
+            .attribute(IFA_FLAGS, &NODAD_NOPREFIXROUTE.to_ne_bytes());
+        if address.is_ipv4() { request.attribute(IFA_BROADCAST, &[169, 254, 255, 255]) } else { request }
+    }
+
+    fn neighbour(&self, kind: u16, flags: u16, state: u16, address: IpAddr, mac: &[u8; 6]) -> Request {
+        const NDA_DST: u16 = 1;
+        const NDA_LLADDR: u16 = 2;
+        let (family, bytes) = family_and_bytes(address);
+        let mut fixed = [0; NDMSG];
+        fixed[0] = family;
+        fixed[4..8].copy_from_slice(&self.ifindex.to_ne_bytes());
+        fixed[8..10].copy_from_slice(&state.to_ne_bytes());
+        Request::new(kind, flags, &fixed).attribute(NDA_DST, &bytes).attribute(NDA_LLADDR, mac)
+    }
+
+    fn route(&self, kind: u16, flags: u16, destination: IpAddr, prefix: u8) -> Request {
+        const RTA_DST: u16 = 1;
+        const RTA_OIF: u16 = 4;
+        const RTA_PRIORITY: u16 = 6;
+        const RTA_PREFSRC: u16 = 7;
+        const RTA_METRICS: u16 = 8;
+        const RTAX_RTO_MIN: u16 = 13;
+        let (family, bytes) = family_and_bytes(destination);
+        let fixed = [family, prefix, 0, 0, RT_TABLE_MAIN, PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0, 0, 0, 0];
+        let request = Request::new(kind, flags, &fixed)
+            .attribute(RTA_DST, &bytes)
+            .attribute(RTA_OIF, &self.ifindex.to_ne_bytes())
+            .nest(RTA_METRICS, |metrics| metrics.attribute(RTAX_RTO_MIN, &RTO_MIN_MS.to_ne_bytes()));
+        if destination.is_ipv4() {
+            request.attribute(RTA_PREFSRC, &self.identity.ipv4.octets())
+        } else {
+            // As the kernel's own fe80::/64 routes have it.
+            request.attribute(RTA_PRIORITY, &256u32.to_ne_bytes())
+        }
+    }
+}
+
+fn family_and_bytes(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
+    }
+}
+
+/// The index of the interface `name`.
+fn find(client: &mut Client, name: &str) -> io::Result<u32> {
+    const IFLA_IFNAME: u16 = 3;
+    let mut ifindex = 0;
+    client.dump(Request::new(kind::GET_LINK, 0, &[0; IFINFO]), |link| {
+        let is_it = |(kind, value): (u16, &[u8])| kind == IFLA_IFNAME && string(value) == name;
+        if attributes(link.payload, IFINFO).any(is_it) {
+            ifindex = u32_at(link.payload, 4);
+        }
+    })?;
+    if ifindex == 0 { Err(io::Error::from_raw_os_error(libc::ENODEV)) } else { Ok(ifindex) }
+}

@@ -1,0 +1,155 @@
+//! Routes of the engine: into the maps for XDP, to the detection thread and to the data thread.
+
+use super::{Engine, EngineError, data, detection, now};
+use crate::sys::socket::SocketAddress;
+use netft_common::map::SlotConfig;
+use netft_common::wire::{ENCAPSULATION_BYTES, PORT};
+use netft_core::data::{DataKeys, DataRoute};
+use netft_core::detect::{Adopted, RouteSetup};
+use netft_core::membership::RouteInstall;
+use netft_core::types::{InterfaceNumber, NodeId, Slot, address_from_bytes};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// First sequence of a route that has none yet: 100 per millisecond of boottime, above whatever an earlier use of the
+/// same keys has sent at the fastest pace (20 per millisecond), so that the peer never takes it for a replay.
+const NS_PER_SEQUENCE: u64 = 10_000;
+/// Programs that run on other CPUs have left a slot this long after it was freed; they take microseconds.
+const GRACE: Duration = Duration::from_millis(1);
+/// Smallest MTU that `netft0` gets: below, IPv6 ends (RFC 8200, section 5).
+const SMALLEST_MTU: u16 = 1280;
+
+impl Engine {
+    /// Puts a route into the maps and lets the detector watch it. Idempotent; a slot that was adopted and has the same
+    /// peer, addresses and keys goes on without interruption.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSocket`] while no interface has the local address: the route is installed once one has.
+    pub async fn set_route(&mut self, route: &RouteInstall) -> Result<(), EngineError> {
+        let slot = route.slot;
+        let maps = Arc::clone(&self.loaded.shared);
+        let old = maps.slots.load(slot.index());
+        if !same_session(&old, &route.config) {
+            if self.routes.remove(&slot).is_some() {
+                self.detection.send(detection::Command::RemoveRoute(slot));
+                self.data.send(data::Command::RemoveRoute(slot));
+            }
+            self.adopted.remove(&slot);
+            if old.generation != 0 {
+                maps.slots.store(slot.index(), &SlotConfig::default());
+                tokio::time::sleep(GRACE).await;
+            }
+            maps.reset_state(slot.index());
+        }
+        if old != route.config {
+            maps.slots.store(slot.index(), &route.config);
+        }
+        self.routes.insert(slot, route.clone());
+        let installed = self.install(slot);
+        self.update_mtu();
+        installed
+    }
+
+    /// Takes a route out. Idempotent.
+    pub async fn remove_route(&mut self, slot: Slot) {
+        self.adopted.remove(&slot);
+        self.detection.send(detection::Command::RemoveRoute(slot));
+        self.data.send(data::Command::RemoveRoute(slot));
+        self.loaded.shared.slots.store(slot.index(), &SlotConfig::default());
+        self.routes.remove(&slot);
+        self.sockets.bury();
+        self.update_mtu();
+    }
+
+    /// Hands routes again whose local address got other sockets.
+    pub(super) fn reinstall(&mut self, locals: &[IpAddr]) {
+        let concerned = |route: &&RouteInstall| locals.contains(&address_from_bytes(route.config.local));
+        let slots: Vec<Slot> = self.routes.values().filter(concerned).map(|route| route.slot).collect();
+        for slot in slots {
+            if let Err(error) = self.install(slot) {
+                self.note(error.to_string());
+            }
+        }
+    }
+
+    /// Tells both threads about a route.
+    fn install(&mut self, slot: Slot) -> Result<(), EngineError> {
+        let Some(route) = self.routes.get(&slot) else {
+            return Ok(());
+        };
+        let local = address_from_bytes(route.config.local);
+        let endpoint = self.sockets.get(local).ok_or(EngineError::NoSocket(local))?.clone();
+        let (Some(peer), Some(interface)) = (NodeId::new(route.config.peer), interface_number(&route.config))
+        else {
+            return Err(EngineError::NoSocket(local));
+        };
+        let remote = SocketAddress::new(address_from_bytes(route.config.remote), PORT);
+        let state = self.loaded.shared.states.get(slot.index());
+        let was_up = state.engine_flags.load(Ordering::Acquire) & 1 == 1;
+        let adopted = if self.adopted.remove(&slot) && was_up { Adopted::Up } else { Adopted::No };
+        let first_sequence = match state.next_sequence.load(Ordering::Acquire) {
+            0 => now() / NS_PER_SEQUENCE,
+            next => next,
+        };
+        let setup = RouteSetup {
+            slot,
+            peer,
+            interface,
+            metric: route.metric,
+            timing: route.timing,
+            first_sequence,
+            adopted,
+        };
+        let data_route = data::Route {
+            peer,
+            interface,
+            data: DataRoute {
+                local: route.config.local,
+                remote: route.config.remote,
+                remote_slot: route.config.remote_slot,
+            },
+            socket: endpoint.data,
+            remote,
+        };
+        let keys = DataKeys {
+            key_epoch: route.config.key_epoch,
+            send: route.data_send_key,
+            receive: route.data_receive_key,
+        };
+        let path = detection::Path { config: route.config, socket: endpoint.heartbeat, remote };
+        self.data.send(data::Command::SetKeys(peer, keys));
+        self.data.send(data::Command::SetRoute(slot, data_route));
+        self.detection.send(detection::Command::SetRoute(setup, path));
+        Ok(())
+    }
+
+    /// What fits through every route, so that any of them can take over.
+    pub(super) fn wanted_mtu(&self) -> u16 {
+        let largest = u16::try_from(data::MAX_FRAME - 18).unwrap_or(u16::MAX);
+        match self.routes.values().map(|route| route.mtu).min() {
+            None => self.options.adapter.mtu,
+            Some(mtu) => u16::try_from(mtu.saturating_sub(ENCAPSULATION_BYTES.into()))
+                .map_or(largest, |mtu| mtu.clamp(SMALLEST_MTU, largest)),
+        }
+    }
+
+    fn update_mtu(&mut self) {
+        let mtu = self.wanted_mtu();
+        if let Err(error) = self.adapter.set_mtu(mtu) {
+            self.note(error.to_string());
+        }
+    }
+}
+
+/// Whether evidence of one is evidence of the other: same peer, addresses and keys.
+fn same_session(old: &SlotConfig, new: &SlotConfig) -> bool {
+    old.generation != 0
+        && (old.peer, old.local, old.remote) == (new.peer, new.local, new.remote)
+        && (old.key_epoch, old.send_key, old.receive_key) == (new.key_epoch, new.send_key, new.receive_key)
+}
+
+fn interface_number(config: &SlotConfig) -> Option<InterfaceNumber> {
+    u8::try_from(config.interface).ok().and_then(InterfaceNumber::new)
+}
