@@ -1,0 +1,12 @@
+//! The eBPF programs in this kernel, by PROG_TEST_RUN: every verdict, every reject reason, IPv4, IPv6 and VLAN, and
+//! that XDP decides as the same code does on the host. Needs root.
+
+mod agreement;
+mod cost;
+mod exchange;
+mod frames;
+mod lab;
+mod memory;
+mod node;
+mod program;
+mod verdicts;
