@@ -55,15 +55,16 @@ fn text(events: &Events) -> String {
 }
 
 fn line(event: &Event) -> String {
-    let mut out = format!("{}  {:<12}  {}", clock(&event.time), event.kind, event.subject);
-    match (&event.old, &event.new) {
-        (None, None) => {}
-        (old, new) => {
-            let part = |state: &Option<String>| state.clone().unwrap_or_else(|| "none".to_owned());
-            let _ = write!(out, ": {} => {}", part(old), part(new));
-        }
+    let mut out = format!("{}  {:<15}  ", clock(&event.time), event.kind);
+    // Reasons of states are words; anything else is a sentence that says it all.
+    let sentence = event.reason.contains(' ');
+    if sentence {
+        out += &event.reason;
+    } else {
+        let part = |state: &Option<String>| state.clone().unwrap_or_else(|| "none".to_owned());
+        let _ =
+            write!(out, "{}: {} => {}: {}", event.subject, part(&event.old), part(&event.new), event.reason);
     }
-    let _ = write!(out, ": {}", event.reason);
     let numbers: Vec<String> = event.evidence.iter().map(|(name, value)| number(name, *value)).collect();
     if !numbers.is_empty() {
         let _ = write!(out, " ({})", numbers.join(", "));

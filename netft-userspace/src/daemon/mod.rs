@@ -3,6 +3,7 @@
 //! Every input is one mutation, then everything that follows from it is carried out ([`Daemon::drain`]) before the
 //! next one is looked at, so listings never show a state that is half made.
 
+mod names;
 mod record;
 mod reload;
 mod show;
@@ -16,8 +17,9 @@ use crate::engine::{Engine, EngineInput, InterfaceReport, StopMode};
 use crate::listing::Versioned;
 use crate::netlink::{self, Monitor};
 use anyhow::Context;
+use names::Names;
 use netft_core::detect::DetectorEvent;
-use netft_core::membership::{Interface, Membership, MembershipCommand};
+use netft_core::membership::{Interface, Membership, MembershipCommand, MembershipEvent, RouteInfo};
 use netft_core::types::{LinkState, Nanos, NodeId, NodeState, Slot};
 use record::{Note, Record, RouteName};
 use serde::Serialize;
@@ -75,6 +77,7 @@ struct Daemon {
     /// Held while we live: one daemon per state folder.
     _lock: std::fs::File,
     record: Record,
+    names: Names,
     interfaces: Vec<Interface>,
     reports: Vec<InterfaceReport>,
     /// What a slot is; kept a little longer than membership does, for the events of its removal.
@@ -172,6 +175,11 @@ impl Daemon {
             }
             while let Some(event) = self.membership.poll_event() {
                 self.record.membership(&event);
+                if let MembershipEvent::PeerJoined { peer, id, .. } = &event
+                    && let Err(error) = self.names.learn(*id, peer)
+                {
+                    self.note(Note::Warning, "daemon", "state", &error.to_string());
+                }
             }
             match self.engine.try_recv() {
                 Some(input) => self.handle_input(input).await,
@@ -184,8 +192,8 @@ impl Daemon {
         let result = match command {
             MembershipCommand::SetRoute(route) => {
                 if let Some(info) = self.membership.route(route.slot) {
-                    let name = RouteName { peer: info.peer, local: info.local, remote: info.remote };
-                    self.slots.insert(route.slot, name);
+                    let peer = self.name_of(&info);
+                    self.slots.insert(route.slot, RouteName { peer, local: info.local, remote: info.remote });
                 }
                 self.engine.set_route(&route).await
             }
@@ -305,10 +313,15 @@ impl Daemon {
 
     fn peer_name(&self, id: NodeId) -> String {
         let peers = self.membership.peers();
-        peers
-            .into_iter()
-            .find(|peer| peer.id == Some(id))
-            .map_or_else(|| format!("node {id}"), |peer| peer.name)
+        let known = peers.into_iter().find(|peer| peer.id == Some(id)).map(|peer| peer.name);
+        known.or_else(|| self.names.get(id)).unwrap_or_else(|| format!("node {id}"))
+    }
+
+    /// The peer of a route: after a restart its routes are known before it has said its name again.
+    fn name_of(&self, info: &RouteInfo) -> String {
+        let configured = self.config.peers.contains_key(&info.peer);
+        let learned = || info.id.and_then(|id| self.names.get(id));
+        Some(&info.peer).filter(|_| configured).cloned().or_else(learned).unwrap_or_else(|| info.peer.clone())
     }
 
     fn route_name(&self, slot: Slot) -> String {

@@ -21,7 +21,7 @@ const HISTORIES_MAX: usize = 2048;
 const STALL_TELL_NS: Nanos = 1_000_000_000;
 
 /// What a slot stands for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RouteName {
     /// The peer's name.
     pub peer: String,
@@ -53,7 +53,8 @@ pub(super) struct Record {
     event_limit: usize,
     next_sequence: u64,
     live: broadcast::Sender<Arc<str>>,
-    histories: BTreeMap<RouteName, VecDeque<RouteRecord>>,
+    /// By endpoints: after a restart a peer's name may be known later than its routes.
+    histories: BTreeMap<(IpAddr, IpAddr), VecDeque<RouteRecord>>,
     history_limit: usize,
     stalls_untold: u32,
     stall_gap_max_ns: Nanos,
@@ -109,7 +110,9 @@ impl Record {
             ("threshold".to_owned(), f64::from(record.threshold)),
         ]);
         let ages = [("evidence_age_us", record.evidence_age_ns), ("silence_us", record.silence_ns)];
-        evidence.extend(ages.into_iter().filter_map(|(name, ns)| Some((name.to_owned(), age_us(ns)?))));
+        let ages =
+            ages.into_iter().filter_map(|(name, ns)| Some((name.to_owned(), age_us(ns, record.at_ns)?)));
+        evidence.extend(ages);
         self.tell(New {
             at_ns: record.at_ns,
             kind: "route",
@@ -120,10 +123,11 @@ impl Record {
             evidence,
         });
         if let Some(name) = name {
-            if self.histories.len() >= HISTORIES_MAX && !self.histories.contains_key(&name) {
+            let pair = (name.local, name.remote);
+            if self.histories.len() >= HISTORIES_MAX && !self.histories.contains_key(&pair) {
                 self.histories.pop_first();
             }
-            let records = self.histories.entry(name).or_default();
+            let records = self.histories.entry(pair).or_default();
             records.push_back(*record);
             records.drain(..records.len().saturating_sub(self.history_limit));
         }
@@ -152,7 +156,8 @@ impl Record {
             NodeState::Leaving => "goodbye",
             NodeState::Down => "no-route",
         };
-        let evidence = age_us(tick_age_ns).map(|age| ("tick_age_us".to_owned(), age)).into_iter().collect();
+        let evidence =
+            age_us(tick_age_ns, at_ns).map(|age| ("tick_age_us".to_owned(), age)).into_iter().collect();
         let (old, new) = (Some(word(old)), Some(word(new)));
         self.tell(New { at_ns, kind: "node", subject: peer, old, new, reason: reason.into(), evidence });
     }
@@ -169,7 +174,7 @@ impl Record {
             ("stalls".to_owned(), f64::from(self.stalls_untold)),
         ]);
         (self.stall_told_ns, self.stalls_untold, self.stall_gap_max_ns) = (at_ns, 0, 0);
-        let reason = "the detection thread got no CPU in time: verdicts were postponed".into();
+        let reason = "the detection thread was late: it got no CPU in time".into();
         self.tell(New {
             at_ns,
             kind: "engine-stall",
@@ -202,7 +207,6 @@ impl Record {
 
     /// Membership has something to say.
     pub fn membership(&mut self, event: &MembershipEvent) {
-        tracing::debug!(%event, "membership");
         self.tell(New {
             at_ns: crate::sys::boottime(),
             kind: event.kind(),
@@ -292,8 +296,8 @@ impl Record {
     }
 
     /// A route's history, oldest first.
-    pub fn history(&self, name: &RouteName, clock: Clock) -> Vec<HistoryRecord> {
-        let records = self.histories.get(name).into_iter().flatten();
+    pub fn history(&self, local: IpAddr, remote: IpAddr, clock: Clock) -> Vec<HistoryRecord> {
+        let records = self.histories.get(&(local, remote)).into_iter().flatten();
         records
             .map(|record| HistoryRecord {
                 time: clock.format(record.at_ns),
@@ -305,17 +309,16 @@ impl Record {
                 completed: record.completed,
                 misses: record.misses,
                 threshold: record.threshold,
-                evidence_age_us: age_us(record.evidence_age_ns),
-                silence_us: age_us(record.silence_ns),
+                evidence_age_us: age_us(record.evidence_age_ns, record.at_ns),
+                silence_us: age_us(record.silence_ns, record.at_ns),
             })
             .collect()
     }
 }
 
-/// Ages of things that never happened are huge: no number then.
-fn age_us(ns: Nanos) -> Option<f64> {
-    const NEVER: Nanos = 1 << 62;
-    (ns < NEVER).then(|| us(ns))
+/// An age as of `at_ns`; things that never happened are as old as the clock, or older: no number then.
+fn age_us(age_ns: Nanos, at_ns: Nanos) -> Option<f64> {
+    (age_ns < at_ns).then(|| us(age_ns))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts beyond 2^53 take 285 years at 1 µs each")]
@@ -343,7 +346,7 @@ mod tests {
 
     fn down(at_ns: Nanos) -> RouteRecord {
         RouteRecord {
-            at_ns,
+            at_ns: at_ns + 10_000_000,
             slot: Slot::new(3).unwrap(),
             peer: NodeId::new(2).unwrap(),
             old: RouteState::Up,
@@ -366,12 +369,15 @@ mod tests {
         }
         let events = record.since(None, false).events;
         assert_eq!(events.iter().map(|e| e.sequence).collect::<Vec<_>>(), (25..=40).collect::<Vec<_>>());
-        let kept: Vec<Nanos> =
-            record.history(&name(2), Clock::at(0, 0)).iter().map(|record| record.boottime_ns).collect();
-        assert_eq!(kept, [38, 39, 40]);
+        let kept: Vec<Nanos> = record
+            .history(name(2).local, name(2).remote, Clock::at(0, 0))
+            .iter()
+            .map(|record| record.boottime_ns)
+            .collect();
+        assert_eq!(kept, [10_000_038, 10_000_039, 10_000_040]);
         record.limit(4, 1);
         assert_eq!(record.since(None, false).events.len(), 4);
-        assert_eq!(record.history(&name(2), Clock::at(0, 0)).len(), 1);
+        assert_eq!(record.history(name(2).local, name(2).remote, Clock::at(0, 0)).len(), 1);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The daemon's state as the documents of [`crate::listing`].
 
-use super::{Daemon, RouteName};
+use super::Daemon;
 use crate::engine::XdpMode;
 use crate::listing::{
     Adapter, AdapterStatus, Clock, Cluster, ConfigShow, Data, Endpoint, Engine, InterfaceStatus, Network,
@@ -157,7 +157,9 @@ impl Daemon {
         let wanted = |info: &RouteInfo| {
             only.is_none_or(|only| {
                 let addresses = [info.local.to_string(), info.remote.to_string()];
-                info.peer == only || info.network == only || addresses.iter().any(|address| address == only)
+                self.name_of(info) == only
+                    || info.network == only
+                    || addresses.iter().any(|address| address == only)
             })
         };
         let infos = self.membership.routes().into_iter().filter(wanted);
@@ -172,10 +174,9 @@ impl Daemon {
         let timing = self.timing(info.class);
         let carries = info.id.and_then(|id| self.active.get(&id));
         let active = info.slot.is_some() && carries == info.slot.as_ref();
-        let name = RouteName { peer: info.peer, local: info.local, remote: info.remote };
-        let history = history.then(|| self.record.history(&name, clock));
+        let history = history.then(|| self.record.history(info.local, info.remote, clock));
         Route {
-            peer: name.peer,
+            peer: self.name_of(&info),
             network: info.network,
             local: info.local,
             remote: info.remote,

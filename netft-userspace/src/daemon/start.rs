@@ -97,6 +97,7 @@ impl Daemon {
         let started_ns = crate::sys::boottime();
         membership.adopt(started_ns, &adopted);
         engine.configure(config.detector());
+        let names = super::Names::load(&config.state_dir);
         let record = super::Record::new(config.event_history, config.route_history);
         let watchdog = sd_notify::watchdog_enabled().map(|limit| {
             let every = limit / 2;
@@ -110,6 +111,7 @@ impl Daemon {
             server,
             _lock: lock,
             record,
+            names,
             interfaces: Vec::new(),
             reports: Vec::new(),
             slots: BTreeMap::new(),
