@@ -116,10 +116,13 @@ impl Membership {
     ) -> Result<(), HelloReject> {
         let outcome = self.accept(now, local, remote, bytes);
         match outcome {
-            Ok(()) => self.accepted += 1,
+            Ok(()) => {
+                self.accepted += 1;
+                self.speak(now);
+            }
+            // Costs no more than the look at it.
             Err(reject) => self.rejected[reject as usize] += 1,
         }
-        self.speak(now);
         outcome
     }
 
