@@ -14,7 +14,8 @@ pub fn ensure_root() -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build
-        .args(["build", "--quiet", "--release", "-p", "netft-userspace"])
+        .args(["build", "--quiet", "--release", "--bin", "netftd", "--bin", "netft"])
+        .args(["-p", "netft-userspace", "-p", "xtask"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     if !build.status().context("running cargo build")?.success() {
         bail!("netftd and netft can't be built: see cargo's messages above");

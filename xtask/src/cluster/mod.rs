@@ -79,6 +79,34 @@ pub fn wait_until_whole(lab: &Lab, patience: Duration) -> Result<Duration> {
     }
 }
 
+/// Waits until traffic between all nodes goes over the best route that is up: after the fail-back hold.
+pub fn wait_until_settled(lab: &Lab, patience: Duration) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let mut elsewhere = None;
+        for node in nodes(lab) {
+            let known = routes(lab, &node)?;
+            for route in known.iter().filter(|route| route.active) {
+                let rivals =
+                    known.iter().filter(|other| other.peer == route.peer && other.state == RouteState::Up);
+                if rivals.map(|other| other.metric).min() != Some(route.metric) {
+                    elsewhere = Some(format!("{node} reaches {} over {}", route.peer, route.network));
+                }
+            }
+        }
+        match elsewhere {
+            None => return Ok(()),
+            Some(where_it_is) if began.elapsed() > patience => {
+                bail!(
+                    "traffic doesn't go over the best route after {:.1} s: {where_it_is}",
+                    patience.as_secs_f64()
+                );
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
 /// What is missing for the cluster to be whole.
 fn wanting(lab: &Lab) -> Result<Option<String>> {
     let names = nodes(lab);

@@ -3,59 +3,63 @@
 use super::stages::{Report, Scene};
 use super::terminal::millis;
 use super::timeline::{Fault, FlowLane, Lane, Nanos, Shade, Timeline};
-use crate::cluster::{Watch, far_end, network_of};
+use crate::cluster::{far_end, network_of};
+use crate::traffic::FlowLog;
 use netft_userspace::listing::Event;
 
 /// Shorter stretches without an arrival at 1 kHz are ordinary jitter.
 const OUTAGE_NS: Nanos = 4_000_000;
 
-/// The whole story between two moments.
-pub fn timeline(scene: &Scene<'_>, reports: &[Report], began: Nanos, ended: Nanos) -> Timeline {
+/// The whole story until `ended`.
+pub fn timeline(scene: &Scene<'_>, reports: &[Report], ended: Nanos) -> Timeline {
+    let [n1, n2] = scene.watches.each_ref().map(|watch| watch.since(0));
+    let began = n1.iter().chain(&n2).map(|event| event.boottime_ns).min().unwrap_or(ended);
     let networks = 1..=scene.lab.shape().networks;
-    let routes = |watch: &Watch, from: &str, to: &str| -> Vec<Lane> {
-        let events = watch.since(began);
-        networks.clone().map(|network| route_lane(&events, from, to, network)).collect()
+    let routes = |events: &[Event], from: &str, to: &str| -> Vec<Lane> {
+        networks.clone().map(|network| route_lane(events, from, to, network)).collect()
     };
-    let [n1, n2] = scene.watches;
-    let pairs = [routes(n1, "n1", "n2"), routes(n1, "n1", "n3"), routes(n2, "n2", "n3")].concat();
-    let engines = vec![
-        node_lane(&n2.since(began), "n1"),
-        node_lane(&n1.since(began), "n2"),
-        node_lane(&n1.since(began), "n3"),
-    ];
-    let flow = |label: &str, log: &crate::traffic::FlowLog| FlowLane {
+    let pairs = [routes(&n1, "n1", "n2"), routes(&n1, "n1", "n3"), routes(&n2, "n2", "n3")].concat();
+    let engines = vec![node_lane(&n2, "n1"), node_lane(&n1, "n2"), node_lane(&n1, "n3")];
+    let flow = |label: &str, log: &FlowLog| FlowLane {
         label: label.to_string(),
         outages: log.outages(OUTAGE_NS),
         arrivals: log.arrivals_ns(),
     };
     Timeline {
         title: "netft: one fault after the other, one connection all along".into(),
-        subtitle: "three nodes, two networks, heartbeats every 1 ms on every route, 5 may be missed. Every stroke below is one record that arrived.".into(),
+        subtitle: "Three nodes, two networks, a heartbeat every 1 ms on every route. In the close-ups every stroke is \
+                   one record that arrived."
+            .into(),
         began,
         ended,
-        groups: vec![("routes".into(), pairs), ("engines, as their peers see them".into(), engines)],
+        groups: vec![("routes".into(), pairs), ("engines, seen by peers".into(), engines)],
         flows: vec![flow("UDP n1 → n2", scene.udp.log()), flow("TCP n1 → n2", scene.tcp.log())],
-        faults: reports.iter().filter_map(fault).collect(),
+        faults: (0..reports.len()).filter_map(|index| fault(reports, index)).collect(),
     }
 }
 
-fn fault(report: &Report) -> Option<Fault> {
+fn fault(reports: &[Report], index: usize) -> Option<Fault> {
+    let report = reports.get(index)?;
     let played = report.played.as_ref()?;
-    let detected = played.detected.zip(played.detection_ns());
+    let close_up = played.close_up.as_ref()?;
+    // What doesn't end by itself is ended by the next stage.
+    let next = reports.get(index + 1).and_then(|next| next.played.as_ref()).map(|next| next.at_ns);
+    let longest = report.udp.longest_outage_ns.max(report.tcp.longest_outage_ns);
+    let seen = played.seen.zip(played.seen_after_ns());
     Some(Fault {
         name: report.name.to_string(),
         what: format!("{}: {}", report.name, played.done),
-        began: played.fault_ns,
-        ended: played.healed_ns,
-        detected: detected.map(|((at, what), took)| (at, format!("{what} after {}", millis(took)))),
-        close_up: played.close_up_ns,
+        began: played.at_ns,
+        ended: played.over_ns.or(next).unwrap_or(played.at_ns),
+        detected: seen.map(|((at, what), took)| (at, format!("{what} after {}", millis(took)))),
+        close_up: close_up.at_least_ns.max(longest * 5 / 4),
+        lanes: close_up.lanes.map(str::to_string).to_vec(),
         verdict: format!(
-            "UDP: longest gap {}, {} of {} records lost · TCP: longest gap {}, none lost · {}",
+            "longest gap: UDP {}, TCP {} · UDP lost {} of {}",
             millis(report.udp.longest_outage_ns),
+            millis(report.tcp.longest_outage_ns),
             report.udp.lost,
             report.udp.sent,
-            millis(report.tcp.longest_outage_ns),
-            played.remark
         ),
     })
 }

@@ -49,7 +49,6 @@ pub fn run(args: Args) -> Result<()> {
     terminal.note("building netftd and netft, if they aren't yet …");
     let options = Options::new(&args.name, 3, 2);
     let lab = LabGuard::up(&options)?;
-    let began_ns = boottime_ns();
     let watches = [Watch::start(&lab, "n1")?, Watch::start(&lab, "n2")?];
     let formed = cluster::wait_until_whole(&lab, WHOLE_PATIENCE)?;
     let formed_ns = boottime_ns();
@@ -68,7 +67,8 @@ pub fn run(args: Args) -> Result<()> {
         "UDP and TCP flow from n1 to n2 over netft0 ({destination}), 1000 records a second each"
     ));
 
-    let scene = Scene { lab: &lab, watches: &watches, udp: &udp, tcp: &tcp };
+    cluster::wait_until_settled(&lab, WHOLE_PATIENCE)?;
+    let scene = Scene::new(&lab, &watches, &udp, &tcp);
     let mut reports: Vec<Report> = Vec::new();
     for stage in stages::STAGES {
         let report = scene.play(stage);
@@ -76,10 +76,9 @@ pub fn run(args: Args) -> Result<()> {
         reports.push(report);
     }
     std::thread::sleep(Duration::from_millis(300));
-    let ended_ns = boottime_ns();
 
     terminal.table(&reports);
-    let timeline = history::timeline(&scene, &reports, began_ns, ended_ns);
+    let timeline = history::timeline(&scene, &reports, boottime_ns());
     let path = args.svg.unwrap_or_else(|| workspace_root().join("target/demo.svg"));
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;

@@ -58,8 +58,8 @@ pub fn draw(timeline: &Timeline) -> String {
     let mut svg = Svg::new(WIDTH);
     svg.text((MARGIN, 48.0), Anchor::Start, TITLE, &timeline.title);
     svg.text((MARGIN, 70.0), Anchor::Start, Style { size: 13.5, ..SMALL }, &timeline.subtitle);
-    legend(&mut svg, 48.0);
-    let overview_bottom = overview(&mut svg, timeline, 100.0);
+    legend(&mut svg, 98.0);
+    let overview_bottom = overview(&mut svg, timeline, 126.0);
     let bottom = close_ups(&mut svg, timeline, overview_bottom + 34.0);
     svg.finish(bottom + MARGIN, GROUND)
 }
@@ -71,7 +71,7 @@ fn legend(svg: &mut Svg, y: f64) {
         (STALLED, "engine stalled, host answers", 182.0),
         (DOWN, "down", 30.0),
     ];
-    let mut x = WIDTH - MARGIN - entries.iter().map(|(_, _, width)| width + 24.0).sum::<f64>();
+    let mut x = MARGIN + LABELS;
     for (colour, text, width) in entries {
         svg.rect((x, y - 10.0), (12.0, 12.0), 3.0, colour);
         svg.text((x + 18.0, y), Anchor::Start, SMALL, text);
@@ -196,6 +196,9 @@ fn close_up(
     let before = fault.close_up / 6;
     let (from, to) = (fault.began - before, fault.began + fault.close_up);
     let scale = Scale { from, to, left: plot, width: left + width - 18.0 - plot };
+    // At most half of the room that a record per millisecond has.
+    #[expect(clippy::cast_precision_loss, reason = "pixels")]
+    let stroke = (scale.width * 0.5e6 / (to - from) as f64).clamp(0.5, 1.6);
     let (first, last) = (top + 66.0, top + height - 54.0);
     let moments = [(fault.began, "fault".to_string(), INK)];
     let detected = fault.detected.iter().map(|(at, what)| (*at, what.clone(), STALLED));
@@ -205,9 +208,9 @@ fn close_up(
         }
         let x = scale.x(at);
         svg.line((x, first - 8.0), (x, last + 2.0), ink, 1.2, if index == 0 { "2 3" } else { "" });
-        // Two labels close to each other read outwards.
-        let anchor = if index == 0 { Anchor::End } else { Anchor::Start };
-        let x = if index == 0 { x + 14.0 } else { x - 2.0 };
+        // Two labels close to each other read outwards, and none leaves the card.
+        let leftwards = index == 0 || x > scale.left + scale.width * 0.6;
+        let (anchor, x) = if leftwards { (Anchor::End, x + 2.0) } else { (Anchor::Start, x - 2.0) };
         svg.text((x, first - 13.0), anchor, Style { fill: ink, ..SMALL }, &what);
     }
     let mut y = first;
@@ -223,31 +226,21 @@ fn close_up(
             svg.rect((x1, y), (x2 - x1, STRIP), 2.0, "#ef5b5b33");
         }
         let shown = flow.arrivals.iter().filter(|at| scale.holds(**at)).map(|at| scale.x(*at));
-        svg.ticks(shown, y, STRIP, ink, 1.4);
+        svg.ticks(shown, y, STRIP, ink, stroke);
         y += LANE;
     }
     ruler(svg, fault, scale, last + 6.0);
     svg.text((left + 18.0, top + height - 14.0), Anchor::Start, Style { fill: INK, ..SMALL }, &fault.verdict);
 }
 
-/// The two lanes that changed most around the fault, in the order of the overview.
 fn lanes_of<'a>(timeline: &'a Timeline, fault: &Fault) -> Vec<&'a Lane> {
-    let window = fault.began..fault.began + fault.close_up;
-    let all: Vec<&Lane> = timeline.groups.iter().flat_map(|(_, lanes)| lanes).collect();
-    let mut order: Vec<(usize, usize)> = all
-        .iter()
-        .enumerate()
-        .map(|(index, lane)| (lane.changes.iter().filter(|(at, _)| window.contains(at)).count(), index))
-        .collect();
-    order.sort_by_key(|(changes, index)| (std::cmp::Reverse(*changes), *index));
-    let mut chosen: Vec<usize> = order.into_iter().take(2).map(|(_, index)| index).collect();
-    chosen.sort_unstable();
-    chosen.into_iter().map(|index| all[index]).collect()
+    let all = timeline.groups.iter().flat_map(|(_, lanes)| lanes);
+    all.filter(|lane| fault.lanes.contains(&lane.label)).collect()
 }
 
 fn ruler(svg: &mut Svg, fault: &Fault, scale: Scale, y: f64) {
     const MILLISECOND: Nanos = 1_000_000;
-    let span = fault.close_up / MILLISECOND;
+    let span = (fault.close_up / MILLISECOND).saturating_sub(1);
     let step =
         [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].into_iter().find(|step| span / step <= 8).unwrap_or(2000);
     for tick in (0..=span / step).map(|tick| tick * step) {
@@ -299,6 +292,7 @@ mod tests {
             ended: at(ms + 1500),
             detected: Some((at(ms) + 5_300_000, "5.3 ms: route down".into())),
             close_up: 24 * MS,
+            lanes: vec!["n1 – n2  net1".into(), "n1 – n2  net2".into()],
             verdict: "UDP: 5 lost, out for 6.1 ms · TCP: stalled 11 ms".into(),
         };
         Timeline {

@@ -77,7 +77,7 @@ impl Terminal {
             println!("    {}", self.paint(RED, failure));
         }
         let Some(played) = &report.played else { return };
-        if let (Some((_, what)), Some(took)) = (played.detected, played.detection_ns()) {
+        if let (Some((_, what)), Some(took)) = (played.seen, played.seen_after_ns()) {
             println!("    {what} after {}", self.paint(CYAN, &millis(took)));
         }
         println!(
@@ -92,12 +92,12 @@ impl Terminal {
 
     /// The closing table.
     pub fn table(&self, reports: &[Report]) {
-        let header = ["done", "detected", "after", "UDP outage", "TCP outage", "UDP lost", ""];
+        let header = ["done", "seen", "after", "UDP outage", "TCP outage", "UDP lost", ""];
         let mut rows = vec![header.map(str::to_string)];
         for report in reports {
             let played = report.played.as_ref();
-            let what = played.and_then(|played| played.detected).map_or("-", |(_, what)| what);
-            let after = played.and_then(|played| played.detection_ns()).map_or("-".to_string(), millis);
+            let what = played.and_then(|played| played.seen).map_or("-", |(_, what)| what);
+            let after = played.and_then(|played| played.seen_after_ns()).map_or("-".to_string(), millis);
             rows.push([
                 report.name.to_string(),
                 what.to_string(),

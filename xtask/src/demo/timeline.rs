@@ -64,6 +64,8 @@ pub struct Fault {
     pub detected: Option<(Nanos, String)>,
     /// How much time the close-up shows after `began`.
     pub close_up: Nanos,
+    /// Labels of the lanes that the close-up shows.
+    pub lanes: Vec<String>,
     /// One line below the close-up.
     pub verdict: String,
 }

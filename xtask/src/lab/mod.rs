@@ -293,7 +293,10 @@ pub fn build() -> Result<()> {
         return Ok(());
     }
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--release", "-p", "netft-userspace"]).current_dir(workspace());
+    // Together with xtask, because alone netft-userspace gets other features of shared libraries: all built twice.
+    let packages = ["-p", "netft-userspace", "-p", "xtask"];
+    command.args(["build", "--quiet", "--release", "--bin", "netftd", "--bin", "netft"]).args(packages);
+    command.current_dir(workspace());
     let status = command.status().context("cargo can't be started")?;
     ensure!(status.success(), "netftd and netft can't be built: see cargo's messages above");
     let binaries = binaries_folder();

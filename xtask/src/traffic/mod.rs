@@ -7,6 +7,8 @@ mod flow;
 mod log;
 mod monitor;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 pub use flow::{Flow, FlowSpec};
