@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test: every failure should end it where it happens")]
 
-use netft_common::map::SlotConfig;
+use netft_common::map::{NodeConfig, SlotConfig};
 use netft_core::detect::{DetectorConfig, DetectorEvent};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
 use netft_core::types::{
@@ -51,14 +51,13 @@ impl Node {
         adapter(self.id)
     }
 
-    async fn start(&mut self) -> Vec<InterfaceReport> {
-        self.enter();
-        let options = EngineOptions {
+    fn options(&self) -> EngineOptions {
+        EngineOptions {
             cluster_id: 7,
             node_id: NodeId::new(self.id).unwrap(),
             pin_dir: self.pin_dir.clone(),
             priority: Some(60),
-            cpus: vec![usize::from(self.id) - 1],
+            cpus: vec![usize::from(self.id) % 2],
             wait: Wait::Sleep,
             adapter_name: "netft0".to_owned(),
             adapter: self.adapter(),
@@ -67,8 +66,12 @@ impl Node {
                 fail_back_hold_ns: 100_000_000,
                 engine_timeout_ns: 250_000_000,
             },
-        };
-        let mut engine = Engine::start(options).await.unwrap();
+        }
+    }
+
+    async fn start(&mut self) -> Vec<InterfaceReport> {
+        self.enter();
+        let mut engine = Engine::start(self.options()).await.unwrap();
         let interfaces = interfaces().await;
         assert_eq!(interfaces.len(), usize::from(NETWORKS), "{interfaces:?}");
         let reports = engine.set_interfaces(&interfaces);
@@ -262,6 +265,16 @@ async fn story() {
     exchange(&a, &b, one.ipv4.into(), two.ipv4.into(), 1386 - 28, 20);
     exchange(&b, &a, two.ipv6.into(), one.ipv6.into(), 1386 - 48, 20);
 
+    // Broadcasts reach every peer.
+    b.enter();
+    let everybody = UdpSocket::bind("0.0.0.0:4001").unwrap();
+    everybody.set_read_timeout(Some(PATIENCE)).unwrap();
+    a.enter();
+    let sender = UdpSocket::bind((one.ipv4, 0)).unwrap();
+    sender.set_broadcast(true).unwrap();
+    sender.send_to(b"all", "169.254.255.255:4001").unwrap();
+    assert_eq!(everybody.recv_from(&mut [0; 16]).unwrap().0, 3);
+
     // A lost carrier is acted on at once at both ends, and traffic goes on.
     a.ip("link set net1 down");
     let gone = |node: &Node, _: &[RouteState]| !node.downs().is_empty();
@@ -291,19 +304,17 @@ async fn story() {
     exchange(&b, &a, two.ipv4.into(), one.ipv4.into(), 1000, 20);
 
     // A second daemon on the same pins is refused.
-    let locked = Engine::start(EngineOptions {
-        cluster_id: 7,
-        node_id: NodeId::new(1).unwrap(),
-        pin_dir: a.pin_dir.clone(),
-        priority: None,
-        cpus: Vec::new(),
-        wait: Wait::Sleep,
-        adapter_name: "other0".to_owned(),
-        adapter: one,
-        detector: DetectorConfig { up_run: 3, fail_back_hold_ns: 0, engine_timeout_ns: 250_000_000 },
-    })
-    .await;
+    let locked = Engine::start(EngineOptions { adapter_name: "other0".to_owned(), ..a.options() }).await;
     assert!(locked.unwrap_err().to_string().contains("belongs to another netftd"));
+
+    // An adapter that somebody deletes comes back.
+    a.ip("link delete netft0");
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(a.engine().try_recv(), Some(EngineInput::Note(note)) if note.contains("made again")) {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    exchange(&a, &b, one.ipv6.into(), two.ipv6.into(), 1000, 20);
 
     for node in [&mut a, &mut b] {
         let counters = node.engine().counters();
@@ -320,3 +331,86 @@ async fn story() {
     }
     assert_eq!(interfaces().await[0].link, LinkState::Up);
 }
+
+#[test]
+fn what_cannot_be_used_is_refused_in_a_sentence_and_left_alone() {
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(refusals());
+    })
+    .join()
+    .unwrap();
+}
+
+async fn refusals() {
+    let node = Node::new(3);
+    let refused = async |options: EngineOptions| Engine::start(options).await.unwrap_err().to_string();
+    let dotted = refused(EngineOptions { pin_dir: "/sys/fs/bpf/netft/a.b".into(), ..node.options() }).await;
+    assert!(dotted.contains("has a dot"), "{dotted}");
+    let elsewhere = refused(EngineOptions { pin_dir: "/tmp/netft-pins".into(), ..node.options() }).await;
+    assert!(elsewhere.contains("not on a BPF file system"), "{elsewhere}");
+    let name = "a-name-that-is-too-long".to_owned();
+    let unnamed = refused(EngineOptions { adapter_name: name, ..node.options() }).await;
+    assert!(unnamed.contains("cannot make the adapter"), "{unnamed}");
+    assert!(!node.pin_dir.exists(), "a start that fails leaves nothing behind");
+
+    // Somebody else's program stays, ours doesn't get on that interface, but on the other one.
+    node.ip("link add net1 type veth peer name net2");
+    for network in 1..=NETWORKS {
+        node.ip(&format!("address add 10.88.{network}.3/24 dev net{network}"));
+        node.ip(&format!("link set net{network} up"));
+    }
+    let mut foreign = aya::Ebpf::load(FOREIGN).unwrap();
+    let name =
+        foreign.programs().find(|(_, p)| matches!(p, aya::programs::Program::Xdp(_))).unwrap().0.to_owned();
+    let program: &mut aya::programs::Xdp = foreign.program_mut(&name).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    let link = program.attach("net1", aya::programs::XdpMode::Driver).unwrap();
+    let mut engine = Engine::start(node.options()).await.unwrap();
+    let reports = engine.set_interfaces(&interfaces().await);
+    let one = report(&reports, "net1");
+    assert_eq!(one.mode, XdpMode::None);
+    let note = one.note.clone().unwrap();
+    assert!(note.contains("another XDP program is attached") && note.contains(&name), "{note}");
+    let two = report(&reports, "net2");
+    assert_eq!((two.mode, &two.note), (XdpMode::Native, &None));
+    program.detach(link).unwrap();
+    let reports = engine.set_interfaces(&interfaces().await);
+    let one = report(&reports, "net1");
+    assert_eq!((one.mode, &one.note), (XdpMode::Native, &None), "tried again");
+
+    // Pins of another layout, or of another node, are replaced.
+    let nonce = engine.boot_nonce();
+    engine.stop(StopMode::Keep).await.unwrap();
+    let pinned = aya::maps::MapData::from_pin(node.pin_dir.join("NODE")).unwrap();
+    let mapped = netft_userspace::mmap::Mapped::<NodeConfig>::new(pinned.fd().as_fd(), 1).unwrap();
+    mapped.store(0, &NodeConfig { layout: 1000, ..mapped.load(0) });
+    let engine = Engine::start(node.options()).await.unwrap();
+    assert!(engine.notes().iter().any(|note| note.contains("layout 1000")), "{:?}", engine.notes());
+    assert_ne!(engine.boot_nonce(), nonce);
+    engine.stop(StopMode::Keep).await.unwrap();
+    let other = EngineOptions { cluster_id: 8, ..node.options() };
+    let engine = Engine::start(other).await.unwrap();
+    assert!(engine.notes().iter().any(|note| note.contains("of cluster 7")), "{:?}", engine.notes());
+    engine.stop(StopMode::Clean).await.unwrap();
+    assert!(!node.pin_dir.exists());
+
+    // A veth whose peer has a large MTU takes no native XDP.
+    node.ip("link set net2 mtu 9000");
+    let mut engine = Engine::start(node.options()).await.unwrap();
+    let reports = engine.set_interfaces(&interfaces().await);
+    let one = report(&reports, "net1");
+    assert_eq!(one.mode, XdpMode::Generic);
+    let note = one.note.clone().unwrap();
+    assert!(
+        note.starts_with("net1: no native XDP in driver veth (") && note.ends_with("using generic mode"),
+        "{note}"
+    );
+    engine.stop(StopMode::Clean).await.unwrap();
+}
+
+fn report<'a>(reports: &'a [InterfaceReport], name: &str) -> &'a InterfaceReport {
+    reports.iter().find(|report| report.name == name).unwrap()
+}
+
+static FOREIGN: &[u8] = aya::include_bytes_aligned!("../../netft-ebpf/prebuilt/lab.bpf.o");

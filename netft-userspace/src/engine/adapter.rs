@@ -82,6 +82,17 @@ impl NetAdapter {
         Ok(this)
     }
 
+    /// Makes the device anew after it was removed, as it was.
+    pub fn reopen(&mut self) -> Result<(), AdapterError> {
+        let mut new = Self::open(&self.name, self.identity)?;
+        for (peer, adapter) in &self.peers {
+            new.set_peer(*peer, *adapter)?;
+        }
+        new.keep()?;
+        *self = new;
+        Ok(())
+    }
+
     /// The device's descriptor.
     pub fn tap(&self) -> Arc<File> {
         Arc::clone(&self.tap)

@@ -339,7 +339,24 @@ impl Engine {
             let bytes = hello.bytes().to_vec();
             return Some(EngineInput::Hello { local: hello.local, remote: hello.remote, bytes });
         }
+        if self.data.status.adapter_lost.swap(false, Ordering::AcqRel) {
+            return Some(EngineInput::Note(self.restore_adapter()));
+        }
         None
+    }
+
+    /// Makes the adapter again after somebody removed it, and says so.
+    fn restore_adapter(&mut self) -> String {
+        let name = self.options.adapter_name.clone();
+        match self.adapter.reopen() {
+            Ok(()) => {
+                self.data.send(data::Command::SetAdapter(self.adapter.tap()));
+                format!("the adapter {name} was removed by another program; it was made again")
+            }
+            Err(error) => {
+                format!("the adapter {name} was removed by another program: {error}; restart netftd")
+            }
+        }
     }
 
     fn note(&mut self, note: String) {

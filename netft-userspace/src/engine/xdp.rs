@@ -85,6 +85,7 @@ impl Attachments {
     /// program, are removed. Returns a sentence for each of the latter.
     pub fn adopt(folder: &PinFolder, program: BorrowedFd<'_>) -> io::Result<(Self, Vec<String>)> {
         let mut this = Self { client: Client::new()?, attached: BTreeMap::new() };
+        let own_id = bpf::program_id(program)?;
         let mut notes = Vec::new();
         for entry in folder.entries() {
             let Some(ifindex) = entry.strip_prefix(PIN_PREFIX).and_then(|index| index.parse().ok()) else {
@@ -94,10 +95,14 @@ impl Attachments {
                 .and_then(|link| Ok((bpf::link_ifindex(link.as_fd())?, link)));
             match link {
                 Ok((attached, link)) if attached == ifindex => match bpf::update_link(link.as_fd(), program) {
+                    // An equal number in another network namespace isn't our interface.
                     Ok(()) => {
-                        let mode = this.query(ifindex).map_or(XdpMode::Native, |state| state.mode);
-                        this.attached.insert(ifindex, Attached { link, mode, note: None });
-                        continue;
+                        if let Ok(state) = this.query(ifindex)
+                            && state.program == own_id
+                        {
+                            this.attached.insert(ifindex, Attached { link, mode: state.mode, note: None });
+                            continue;
+                        }
                     }
                     Err(error) => notes.push(format!(
                         "interface {ifindex}: the program of the pinned XDP link can't be replaced ({error}); attaching anew"

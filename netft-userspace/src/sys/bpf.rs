@@ -109,6 +109,12 @@ pub fn link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(if info[0] == BPF_LINK_TYPE_XDP { info[4] } else { 0 })
 }
 
+/// The id of a loaded program.
+pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // struct bpf_prog_info { type, id, … }
+    Ok(object_info::<2>(program)?[1])
+}
+
 /// The name of the loaded program `id`.
 pub fn program_name(id: u32) -> io::Result<String> {
     // SAFETY: { prog_id, next_id, open_flags } holds no address.

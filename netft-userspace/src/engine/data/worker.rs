@@ -1,245 +1,21 @@
-//! The data thread: carries frames between `netft0` and the UDP sockets, and hands hellos to the control thread. It
-//! never waits for the control thread, and allocates nothing per frame.
+//! The data thread itself.
 
-use super::AbortOnPanic;
-use super::maps::SharedMaps;
+use super::counters::{Loss, Status};
+use super::{BUFFER, Command, HelloFrame, MAX_FRAME, MAX_HELLO, Route, Setup, Socket};
+use crate::engine::maps::SharedMaps;
 use crate::sys;
-use crate::sys::socket::{BATCH, Batch, SocketAddress, send_batch};
+use crate::sys::socket::{BATCH, Batch, send_batch};
 use netft_common::map::{ActiveRoute, MAX_NODES, MAX_SLOTS};
 use netft_common::wire::{self, Header};
-use netft_core::data::{DataKeys, DataPlane, DataReject, DataRoute, FrameDestination, FrameTable, HEADROOM};
-use netft_core::types::{InterfaceNumber, NodeId, Slot, address_bytes};
+use netft_core::data::{DataPlane, DataReject, FrameDestination, FrameTable, HEADROOM};
+use netft_core::types::{NodeId, Slot, address_bytes};
 use rtrb::{Consumer, Producer};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-
-/// Largest frame that is carried: a jumbo frame with a VLAN tag.
-pub const MAX_FRAME: usize = 9216 + 18;
-/// A datagram with such a frame.
-const BUFFER: usize = HEADROOM + MAX_FRAME;
-/// Largest hello: header, endpoints, authenticator.
-pub const MAX_HELLO: usize =
-    size_of::<wire::Hello>() + wire::MAX_ENDPOINTS * size_of::<wire::HelloEndpoint>() + wire::HELLO_TAG_LEN;
-/// Hellos under way to the control thread; more are dropped and counted.
-const HELLOS: usize = 256;
-const COMMANDS: usize = 4096;
-
-/// Why frames are dropped, beyond [`DataReject`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Loss {
-    UnknownDestination,
-    NoRoute,
-    TooLong,
-    BufferFull,
-    Unreachable,
-    AdapterRefused,
-    HelloQueueFull,
-    HelloTooLong,
-}
-
-/// Names of all reasons: [`Loss`] in order, then [`DataReject`].
-const DROP_NAMES: [&str; 8] = [
-    "data_drop_unknown_destination",
-    "data_drop_no_route",
-    "data_drop_too_long",
-    "data_drop_buffer_full",
-    "data_drop_unreachable",
-    "data_drop_adapter_refused",
-    "hello_drop_queue_full",
-    "hello_drop_too_long",
-];
-const REASONS: usize = DROP_NAMES.len() + DataReject::COUNT;
-
-/// What the control thread asks.
-#[derive(Debug)]
-pub enum Command {
-    /// Receive on this socket.
-    AddSocket(Socket),
-    /// Forget the socket of this address.
-    RemoveSocket(IpAddr),
-    /// A route over which frames may go.
-    SetRoute(Slot, Route),
-    /// It is gone.
-    RemoveRoute(Slot),
-    /// Keys of a peer's session.
-    SetKeys(NodeId, DataKeys),
-    /// MAC of a peer's `netft0`.
-    SetPeer(NodeId, [u8; 6]),
-    /// A peer is gone.
-    RemovePeer(NodeId),
-}
-
-/// A socket to receive on.
-#[derive(Clone, Debug)]
-pub struct Socket {
-    /// Its address.
-    pub local: IpAddr,
-    /// The socket.
-    pub socket: Arc<OwnedFd>,
-}
-
-/// How frames go over a route.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Whom it leads to.
-    pub peer: NodeId,
-    /// The local interface.
-    pub interface: InterfaceNumber,
-    /// What sealing needs.
-    pub data: DataRoute,
-    /// The local endpoint's socket.
-    pub socket: Arc<OwnedFd>,
-    /// The remote endpoint.
-    pub remote: SocketAddress,
-}
-
-/// A hello on its way to the control thread.
-#[derive(Clone, Debug)]
-pub struct HelloFrame {
-    /// Where it arrived.
-    pub local: IpAddr,
-    /// Where it came from.
-    pub remote: IpAddr,
-    length: usize,
-    bytes: [u8; MAX_HELLO],
-}
-
-impl HelloFrame {
-    /// The UDP payload.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-}
-
-/// Counters, and the request to stop.
-#[derive(Debug)]
-pub struct Status {
-    /// Ask the thread to end.
-    pub stop: AtomicBool,
-    /// Frames sent.
-    pub frames_sent: AtomicU64,
-    /// Bytes of them.
-    pub bytes_sent: AtomicU64,
-    /// Frames received.
-    pub frames_received: AtomicU64,
-    /// Bytes of them.
-    pub bytes_received: AtomicU64,
-    drops: [AtomicU64; REASONS],
-}
-
-impl Status {
-    /// Every reason with its count.
-    pub fn drops(&self) -> Vec<(&'static str, u64)> {
-        let names = DROP_NAMES.into_iter().chain(DataReject::NAMES);
-        names.zip(&self.drops).map(|(name, count)| (name, count.load(Ordering::Relaxed))).collect()
-    }
-
-    fn lose(&self, reason: Loss, frames: usize) {
-        self.drops[reason as usize].fetch_add(frames as u64, Ordering::Relaxed);
-    }
-
-    fn reject(&self, reason: DataReject) {
-        self.drops[DROP_NAMES.len() + reason as usize].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// The control thread's end.
-#[derive(Debug)]
-pub struct Data {
-    commands: Producer<Command>,
-    /// Hellos that arrived.
-    pub hellos: Consumer<HelloFrame>,
-    /// Numbers.
-    pub status: Arc<Status>,
-    wake: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What the thread is made from.
-#[derive(Debug)]
-pub struct Setup {
-    /// The adapter.
-    pub tap: Arc<File>,
-    /// The maps.
-    pub maps: Arc<SharedMaps>,
-    /// Sealing and opening.
-    pub plane: DataPlane,
-    /// Wakes the control thread when there are hellos.
-    pub control: Arc<OwnedFd>,
-}
-
-impl Data {
-    /// Starts the thread.
-    pub fn start(setup: Setup) -> io::Result<Self> {
-        let (commands, command_queue) = rtrb::RingBuffer::new(COMMANDS);
-        let (hello_queue, hellos) = rtrb::RingBuffer::new(HELLOS);
-        let status = Arc::new(Status {
-            stop: AtomicBool::new(false),
-            frames_sent: AtomicU64::new(0),
-            bytes_sent: AtomicU64::new(0),
-            frames_received: AtomicU64::new(0),
-            bytes_received: AtomicU64::new(0),
-            drops: std::array::from_fn(|_| AtomicU64::new(0)),
-        });
-        let wake = Arc::new(sys::event_fd()?);
-        let worker = Worker {
-            tap: setup.tap,
-            maps: setup.maps,
-            plane: setup.plane,
-            frames: FrameTable::default(),
-            routes: (0..MAX_SLOTS).map(|_| None).collect(),
-            sockets: Vec::new(),
-            commands: command_queue,
-            hellos: hello_queue,
-            status: Arc::clone(&status),
-            wake: Arc::clone(&wake),
-            control: setup.control,
-            outgoing: Outgoing::new(),
-            incoming: Batch::new(BUFFER),
-        };
-        let thread = std::thread::Builder::new().name("netft-data".to_owned()).spawn(move || {
-            let guard = AbortOnPanic;
-            // Ahead of ordinary work, but no real-time: a flood must not starve the machine. Without the right to it,
-            // ordinary it is.
-            let _ = sys::schedule_ordinary(-10);
-            worker.run();
-            drop(guard);
-        })?;
-        Ok(Self { commands, hellos, status, wake, thread: Some(thread) })
-    }
-
-    /// Hands a command over. Waits (milliseconds) in the unlikely case that [`COMMANDS`] are under way.
-    pub fn send(&mut self, command: Command) {
-        let mut command = command;
-        while let Err(rtrb::PushError::Full(back)) = self.commands.push(command) {
-            command = back;
-            sys::wake(self.wake.as_fd());
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        sys::wake(self.wake.as_fd());
-    }
-
-    /// Ends the thread and waits for it.
-    pub fn stop(&mut self) {
-        self.status.stop.store(true, Ordering::Release);
-        sys::wake(self.wake.as_fd());
-        if let Some(thread) = self.thread.take() {
-            // It can't have panicked: that ends the process.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
+use std::sync::atomic::Ordering;
 
 /// Sealed datagrams that wait for their batch.
 struct Outgoing {
@@ -260,7 +36,8 @@ impl Outgoing {
     }
 }
 
-struct Worker {
+/// Everything that the thread owns.
+pub(super) struct Worker {
     tap: Arc<File>,
     maps: Arc<SharedMaps>,
     plane: DataPlane,
@@ -277,7 +54,33 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self) {
+    /// Allocates all that it will ever need.
+    pub(super) fn new(
+        setup: Setup,
+        status: Arc<Status>,
+        wake: Arc<OwnedFd>,
+        commands: Consumer<Command>,
+        hellos: Producer<HelloFrame>,
+    ) -> Self {
+        Self {
+            tap: setup.tap,
+            maps: setup.maps,
+            plane: setup.plane,
+            frames: FrameTable::default(),
+            routes: (0..MAX_SLOTS).map(|_| None).collect(),
+            sockets: Vec::new(),
+            commands,
+            hellos,
+            status,
+            wake,
+            control: setup.control,
+            outgoing: Outgoing::new(),
+            incoming: Batch::new(BUFFER),
+        }
+    }
+
+    /// Until it is asked to stop.
+    pub(super) fn run(mut self) {
         let mut fds = Vec::new();
         self.watch(&mut fds);
         // The frame that is being read; one more buffer than the batch has, so that a full batch can go first.
@@ -294,7 +97,12 @@ impl Worker {
                     continue;
                 }
             }
-            if fds[1].revents != 0 {
+            if fds[1].revents & libc::POLLERR != 0 {
+                // Somebody removed the device. The control thread makes a new one; until then there is no use polling.
+                fds[1].fd = -1;
+                self.status.adapter_lost.store(true, Ordering::Release);
+                sys::wake(self.control.as_fd());
+            } else if fds[1].revents != 0 {
                 self.carry_out_frames(&mut frame);
             }
             for (index, fd) in fds[2..].iter().enumerate() {
@@ -312,19 +120,19 @@ impl Worker {
         fds.extend(self.sockets.iter().map(|socket| sys::poll_in(socket.socket.as_fd())));
     }
 
-    /// Whether the sockets changed.
+    /// Whether there are other descriptors to watch.
     fn take_commands(&mut self) -> bool {
-        let mut sockets_changed = false;
+        let mut changed = false;
         while let Ok(command) = self.commands.pop() {
             match command {
                 Command::AddSocket(socket) => {
                     self.sockets.retain(|old| old.local != socket.local);
                     self.sockets.push(socket);
-                    sockets_changed = true;
+                    changed = true;
                 }
                 Command::RemoveSocket(local) => {
                     self.sockets.retain(|old| old.local != local);
-                    sockets_changed = true;
+                    changed = true;
                 }
                 Command::SetRoute(slot, route) => self.routes[slot.index()] = Some(route),
                 Command::RemoveRoute(slot) => self.routes[slot.index()] = None,
@@ -334,9 +142,13 @@ impl Worker {
                     self.frames.remove(peer);
                     self.plane.remove_peer(peer);
                 }
+                Command::SetAdapter(tap) => {
+                    self.tap = tap;
+                    changed = true;
+                }
             }
         }
-        sockets_changed
+        changed
     }
 
     /// Takes up to a batch of frames from `netft0`, and sends them.

@@ -1,0 +1,77 @@
+//! What the data thread counts.
+
+use netft_core::data::DataReject;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Why frames are dropped, beyond [`DataReject`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    UnknownDestination,
+    NoRoute,
+    TooLong,
+    BufferFull,
+    Unreachable,
+    AdapterRefused,
+    HelloQueueFull,
+    HelloTooLong,
+}
+
+/// Names of all reasons: [`Loss`] in order, then [`DataReject`].
+const DROP_NAMES: [&str; 8] = [
+    "data_drop_unknown_destination",
+    "data_drop_no_route",
+    "data_drop_too_long",
+    "data_drop_buffer_full",
+    "data_drop_unreachable",
+    "data_drop_adapter_refused",
+    "hello_drop_queue_full",
+    "hello_drop_too_long",
+];
+const REASONS: usize = DROP_NAMES.len() + DataReject::COUNT;
+/// Counters, and the request to stop.
+#[derive(Debug)]
+pub struct Status {
+    /// Ask the thread to end.
+    pub stop: AtomicBool,
+    /// The adapter was removed behind our back.
+    pub adapter_lost: AtomicBool,
+    /// Frames sent.
+    pub frames_sent: AtomicU64,
+    /// Bytes of them.
+    pub bytes_sent: AtomicU64,
+    /// Frames received.
+    pub frames_received: AtomicU64,
+    /// Bytes of them.
+    pub bytes_received: AtomicU64,
+    drops: [AtomicU64; REASONS],
+}
+
+impl Status {
+    /// Every reason with its count.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        let names = DROP_NAMES.into_iter().chain(DataReject::NAMES);
+        names.zip(&self.drops).map(|(name, count)| (name, count.load(Ordering::Relaxed))).collect()
+    }
+
+    pub(super) fn lose(&self, reason: Loss, frames: usize) {
+        self.drops[reason as usize].fetch_add(frames as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn reject(&self, reason: DataReject) {
+        self.drops[DROP_NAMES.len() + reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            stop: AtomicBool::new(false),
+            adapter_lost: AtomicBool::new(false),
+            frames_sent: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+            frames_received: AtomicU64::new(0),
+            bytes_received: AtomicU64::new(0),
+            drops: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}
