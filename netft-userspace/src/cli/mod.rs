@@ -141,7 +141,7 @@ impl Cli {
 
     /// The socket: as told, or as configured, or where it usually is.
     fn socket(&self) -> PathBuf {
-        let configured = || Config::load(&self.config).ok().map(|config| config.socket);
+        let configured = || Config::socket_of(&self.config);
         self.socket.clone().or_else(configured).unwrap_or_else(|| DEFAULT_SOCKET.into())
     }
 

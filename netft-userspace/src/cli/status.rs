@@ -79,7 +79,7 @@ fn interfaces(status: &Status) -> String {
     let mut out = table(&["interface", "link", "xdp", "addresses"], rows);
     for interface in &status.interfaces {
         if let Some(note) = &interface.note {
-            let _ = writeln!(out, "! {}: {note}", interface.name);
+            let _ = writeln!(out, "! {note}");
         }
     }
     out

@@ -150,6 +150,11 @@ impl Config {
         read::read(file, text).map_err(ConfigError::Invalid)
     }
 
+    /// Where the daemon of `file` listens, even if the file has mistakes; `None` if it doesn't say.
+    pub fn socket_of(file: &Path) -> Option<PathBuf> {
+        read::socket(&std::fs::read_to_string(file).ok()?)
+    }
+
     /// What membership needs of it.
     pub fn membership(&self) -> MembershipConfig {
         MembershipConfig {

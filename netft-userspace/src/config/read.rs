@@ -43,6 +43,13 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Config, Vec<Problem>> {
     if reader.problems.is_empty() { Ok(reader.config) } else { Err(reader.problems) }
 }
 
+/// `control.socket` of a file, whatever else is wrong with it: who wants to reload a broken one must reach the daemon.
+pub(super) fn socket(text: &str) -> Option<PathBuf> {
+    let (table, _) = DeTable::parse_recoverable(text);
+    let value = table.get_ref().get("control")?.get_ref().get("socket")?.get_ref();
+    absolute(value).ok()
+}
+
 fn defaults(file: &Path) -> Config {
     Config {
         file: file.to_owned(),

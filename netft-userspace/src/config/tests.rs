@@ -346,3 +346,12 @@ fn the_manual_has_every_key_with_its_default_and_meaning() {
         assert!(row.contains(key.default) && row.contains(key.about) && row.contains(reload), "{row}");
     }
 }
+
+#[test]
+fn the_socket_is_found_in_a_file_with_mistakes() {
+    let socket = |text| read::socket(text).map(|path| path.display().to_string());
+    assert_eq!(socket("[control]\nsocket = \"/x\"\n[nonsense]\n"), Some("/x".into()));
+    assert_eq!(socket("[control]\nsocket = \"/x\"\n[node\n"), Some("/x".into()));
+    assert_eq!(socket("control.socket = 5\n"), None);
+    assert_eq!(socket(MINIMAL), None);
+}

@@ -19,7 +19,7 @@ use crate::netlink::{self, Monitor};
 use anyhow::Context;
 use names::Names;
 use netft_core::detect::DetectorEvent;
-use netft_core::membership::{Interface, Membership, MembershipCommand, MembershipEvent, RouteInfo};
+use netft_core::membership::{Interface, Membership, MembershipCommand, MembershipEvent, Role, RouteInfo};
 use netft_core::types::{LinkState, Nanos, NodeId, NodeState, Slot};
 use record::{Note, Record, RouteName};
 use serde::Serialize;
@@ -262,24 +262,32 @@ impl Daemon {
         for gone in self.interfaces.iter().filter(|known| interfaces.iter().all(|i| i.name != known.name)) {
             self.record.interface(&gone.name, Some(gone.link), None);
         }
-        for report in self.engine.set_interfaces(&interfaces) {
-            let known = self.reports.contains(&report);
-            if !known && let Some(note) = &report.note {
-                self.record.note(Note::Warning, "interface", &report.name, note);
-            }
-            self.reports.retain(|known| known.name != report.name);
-            self.reports.push(report);
-        }
-        self.reports.retain(|report| interfaces.iter().any(|i| i.name == report.name));
         self.interfaces = interfaces;
         self.introduce_interfaces();
     }
 
-    /// Tells membership what there is and how the configured addresses are reached.
+    /// Tells membership what there is and how the configured addresses are reached, and the engine what to use of it.
     fn introduce_interfaces(&mut self) {
         let sources =
             netlink::local_sources(self.config.peers.values().flat_map(|peer| peer.addresses.clone()));
         self.membership.handle_interfaces(crate::sys::boottime(), self.interfaces.clone(), &sources);
+        let used: Vec<Interface> =
+            self.interfaces.iter().filter(|i| self.is_used(&i.name)).cloned().collect();
+        let reports = self.engine.set_interfaces(&used);
+        for report in &reports {
+            if let Some(note) = report.note.as_ref().filter(|_| !self.reports.contains(report)) {
+                self.record.note(Note::Warning, "interface", &report.name, note);
+            }
+        }
+        self.reports = reports;
+    }
+
+    /// Role 0 keeps netft off an interface altogether: no program, no socket.
+    fn is_used(&self, interface: &str) -> bool {
+        let networks = self.membership.networks();
+        let mut its =
+            networks.iter().filter(|network| network.interfaces.iter().any(|name| name == interface));
+        its.clone().next().is_none() || its.any(|network| network.role != Role::None)
     }
 
     async fn answer(&mut self, asked: Asked) {

@@ -84,7 +84,10 @@ impl Daemon {
                 name: interface.name.clone(),
                 link: interface.link,
                 xdp: report(&interface.name).map_or(XdpMode::None, |report| report.mode),
-                note: report(&interface.name).and_then(|report| report.note.clone()),
+                note: match report(&interface.name) {
+                    Some(report) => report.note.clone(),
+                    None => Some(format!("{} is not used: its network has role 0", interface.name)),
+                },
                 addresses: interface.addresses.iter().map(|(ip, len)| format!("{ip}/{len}")).collect(),
                 mtu: interface.mtu,
                 speed_mbps: (interface.speed_mbps != 0).then_some(interface.speed_mbps),

@@ -3,7 +3,7 @@
 use super::{Daemon, Watchdog};
 use crate::config::{Config, Secret, SecretError};
 use crate::control::{Asked, Server, ServerError};
-use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::engine::{self, Engine, EngineError, EngineOptions, StopMode, XdpMode};
 use crate::netlink::{Monitor, NetlinkError};
 use crate::rtnl;
 use netft_core::adapter::AdapterSeed;
@@ -45,6 +45,9 @@ pub enum StartError {
     /// Programs, maps, adapter, threads.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// An interface that can't be used as it is.
+    #[error("{0}")]
+    Interface(String),
     /// No random numbers.
     #[error("the kernel gives no random numbers ({0}): see `dmesg`")]
     Random(#[from] getrandom::Error),
@@ -59,6 +62,7 @@ impl Daemon {
     /// Starts everything; requests from the control socket go to `asked`.
     pub(super) async fn start(config: Config, asked: mpsc::Sender<Asked>) -> Result<Self, StartError> {
         let secret = check(&config)?;
+        engine::check_privilege()?;
         Server::check_free(&config.socket)?;
         let lock = lock(&config.state_dir)?;
         let mut monitor = Monitor::new(vec![config.adapter_name.clone()])?;
@@ -80,12 +84,8 @@ impl Daemon {
             Ok(server) => server,
             Err(error) => {
                 // What an earlier daemon left goes on answering; a fresh start leaves nothing.
-                let mode = if engine.adopted_slots().is_empty() {
-                    crate::engine::StopMode::Clean
-                } else {
-                    crate::engine::StopMode::Keep
-                };
-                engine.stop(mode).await?;
+                let fresh = engine.adopted_slots().is_empty();
+                engine.stop(if fresh { StopMode::Clean } else { StopMode::Keep }).await?;
                 return Err(error.into());
             }
         };
@@ -124,6 +124,14 @@ impl Daemon {
         };
         daemon.announce();
         daemon.handle_interfaces(interfaces);
+        // Somebody else's program, for example: better no daemon than one that quietly lacks a network. But what runs
+        // already goes on with what it has.
+        let unusable = daemon.reports.iter().filter(|report| report.mode == XdpMode::None);
+        let notes: Vec<String> = unusable.filter_map(|report| report.note.clone()).collect();
+        if daemon.adopted_routes == 0 && !notes.is_empty() {
+            daemon.engine.stop(StopMode::Clean).await?;
+            return Err(StartError::Interface(notes.join("\n")));
+        }
         daemon.drain().await;
         Ok(daemon)
     }

@@ -109,13 +109,16 @@ impl Drop for PinFolder {
     }
 }
 
+/// Whether this process may load programs and change interfaces.
+pub(super) fn check_privilege() -> Result<(), MapsError> {
+    let missing = sys::missing_capabilities(&CAPABILITIES);
+    if missing.is_empty() { Ok(()) } else { Err(MapsError::Privilege(missing.join(", "))) }
+}
+
 impl PinFolder {
     /// Makes the folder (and mounts bpffs if there is none), and locks it.
     pub fn open(path: &Path) -> Result<Self, MapsError> {
-        let missing = sys::missing_capabilities(&CAPABILITIES);
-        if !missing.is_empty() {
-            return Err(MapsError::Privilege(missing.join(", ")));
-        }
+        check_privilege()?;
         let path = path.to_path_buf();
         if path.file_name().is_none_or(|name| name.as_encoded_bytes().contains(&b'.')) {
             return Err(MapsError::Dot(path));

@@ -114,6 +114,11 @@ impl Drop for AbortOnPanic {
     }
 }
 
+/// Whether this process may do what the engine does; the error names what is missing.
+pub fn check_privilege() -> Result<(), EngineError> {
+    Ok(maps::check_privilege()?)
+}
+
 impl Engine {
     /// Loads or adopts maps and programs, makes `netft0`, starts both threads. Must be called within a tokio runtime.
     /// After an error everything is as it was before.
