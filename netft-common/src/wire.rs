@@ -202,3 +202,6 @@ const _: () = {
     assert!(size_of::<HelloEndpoint>() == 48);
     assert!(size_of::<Data>() == 40);
 };
+
+#[cfg(test)]
+mod tests;
