@@ -69,10 +69,10 @@ pub enum MapsError {
     )]
     Locked(PathBuf),
     /// The object wasn't accepted.
-    #[error("the kernel refused netft's eBPF maps: {0}; netft needs Linux 5.10 or newer with BTF")]
+    #[error("the kernel refused netft's eBPF maps: {0}; netft needs Linux 5.12 or newer with BTF")]
     Load(#[from] EbpfError),
     /// The program wasn't accepted.
-    #[error("the kernel refused netft's XDP program: {0}; netft needs Linux 5.10 or newer with BTF")]
+    #[error("the kernel refused netft's XDP program: {0}; netft needs Linux 5.12 or newer with BTF")]
     Program(String),
     /// The object lacks something: a mistake in the build.
     #[error("the built-in eBPF object has no usable `{0}`: rebuild it with `cargo xtask build-ebpf`")]

@@ -38,8 +38,7 @@ impl Toolchain {
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
         let registries = home.context("finding cargo's folder: set CARGO_HOME")?.join("registry/src");
-        // One folder per registry, whose name depends on the mirror. There is none before the first build from
-        // nothing, so cargo fetches first.
+        // One folder per registry, whose name depends on the mirror. It is there: this program came from it too.
         for entry in std::fs::read_dir(&registries).into_iter().flatten() {
             remapped.push((entry.context("listing cargo's registries")?.path(), "/registry"));
         }
