@@ -333,8 +333,9 @@ impl NetAdapter {
         if destination.is_ipv4() {
             request.attribute(RTA_PREFSRC, &self.identity.ipv4.octets())
         } else {
-            // As the kernel's own fe80::/64 routes have it.
-            request.attribute(RTA_PRIORITY, &256u32.to_ne_bytes())
+            // Not 256, the metric of the kernel's own fe80::/64 routes: NLM_F_REPLACE picks its victim by prefix and
+            // metric alone, so it would take the route of another interface (fib6_add_rt2node, net/ipv6/ip6_fib.c).
+            request.attribute(RTA_PRIORITY, &3343u32.to_ne_bytes())
         }
     }
 }
