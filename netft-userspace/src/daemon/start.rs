@@ -45,7 +45,7 @@ pub enum StartError {
     /// Programs, maps, adapter, threads.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// An interface that can't be used as it is.
+    /// No interface can be used as it is.
     #[error("{0}")]
     Interface(String),
     /// No random numbers.
@@ -124,13 +124,15 @@ impl Daemon {
         };
         daemon.announce();
         daemon.handle_interfaces(interfaces);
-        // Somebody else's program, for example: better no daemon than one that quietly lacks a network. But what runs
-        // already goes on with what it has.
-        let unusable = daemon.reports.iter().filter(|report| report.mode == XdpMode::None);
-        let notes: Vec<String> = unusable.filter_map(|report| report.note.clone()).collect();
-        if daemon.adopted_routes == 0 && !notes.is_empty() {
+        // Somebody else's program on one interface must not keep the node out of the cluster: that is said, and the
+        // others are used. On all of them, there is nothing to run for.
+        let usable = daemon.reports.iter().any(|report| report.mode != XdpMode::None);
+        if !usable && !daemon.reports.is_empty() && daemon.adopted_routes == 0 {
+            let notes: Vec<&str> =
+                daemon.reports.iter().filter_map(|report| report.note.as_deref()).collect();
+            let notes = notes.join("\n");
             daemon.engine.stop(StopMode::Clean).await?;
-            return Err(StartError::Interface(notes.join("\n")));
+            return Err(StartError::Interface(notes));
         }
         daemon.drain().await;
         Ok(daemon)
