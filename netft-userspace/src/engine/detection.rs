@@ -154,6 +154,8 @@ impl Detection {
             paths: (0..MAX_SLOTS).map(|_| None).collect(),
             interfaces: [None; InterfaceNumber::LIMIT as usize],
             wait: setup.wait,
+            woken: false,
+            links_changed: false,
         };
         let (report, notes) = mpsc::channel();
         let thread = std::thread::Builder::new().name("netft-detect".to_owned()).spawn(move || {
@@ -237,6 +239,10 @@ struct Worker {
     paths: Box<[Option<Path>]>,
     interfaces: [Option<(u32, LinkState)>; InterfaceNumber::LIMIT as usize],
     wait: Wait,
+    /// There are commands.
+    woken: bool,
+    /// There are link events.
+    links_changed: bool,
 }
 
 impl Worker {
@@ -246,9 +252,14 @@ impl Worker {
         let mut due_ns = sys::boottime();
         while !self.status.stop.load(Ordering::Acquire) {
             let now = self.tick(due_ns);
-            self.take_commands(now);
-            self.take_link_events(now);
-            self.detector.handle_timeout(now, &*self.maps);
+            if std::mem::take(&mut self.woken) {
+                sys::clear(self.wake.as_fd());
+                self.take_commands(now);
+            }
+            if std::mem::take(&mut self.links_changed) {
+                self.take_link_events(now);
+            }
+            self.detector.handle_timeout(sys::boottime(), &*self.maps);
             let events = self.drain();
             let now = sys::boottime();
             if events > 0 || now.saturating_sub(published_ns) >= PUBLISH_NS {
@@ -312,6 +323,7 @@ impl Worker {
     /// Carrier and administrative state, as soon as the kernel tells. A lost message (ENOBUFS) is made up for by the
     /// control thread, which has a socket of its own.
     fn take_link_events(&mut self, now: Nanos) {
+        // What is left over makes the next poll return at once.
         for _ in 0..PER_LOOP {
             let Ok(length) = sys::netlink::receive(self.netlink.as_fd(), &mut self.netlink_buffer) else {
                 return;
@@ -392,19 +404,9 @@ impl Worker {
     }
 
     /// Sleeps until a command, a link event or `due_ns`. Returns when it should have woken.
-    fn sleep_until(&self, due_ns: Nanos) -> Nanos {
-        let now = sys::boottime();
-        let left_ns = due_ns.saturating_sub(now);
-        if left_ns == 0 {
-            return due_ns;
-        }
-        let spin_ns = FINAL_SPIN_NS.min(left_ns / 8);
-        let mut fds = [sys::poll_in(self.wake.as_fd()), sys::poll_in(self.netlink.as_fd())];
-        let ready = sys::poll(&mut fds, Some(left_ns - spin_ns)).unwrap_or(0);
-        if ready > 0 {
-            if fds[0].revents != 0 {
-                sys::clear(self.wake.as_fd());
-            }
+    fn sleep_until(&mut self, due_ns: Nanos) -> Nanos {
+        let left_ns = due_ns.saturating_sub(sys::boottime());
+        if self.poll(left_ns - FINAL_SPIN_NS.min(left_ns / 8)) {
             return sys::boottime().min(due_ns);
         }
         while sys::boottime() < due_ns {
@@ -414,25 +416,29 @@ impl Worker {
     }
 
     /// Like [`Self::sleep_until`], without sleeping but for short naps.
-    fn spin_until(&self, due_ns: Nanos, napped_ns: &mut Nanos) -> Nanos {
-        let mut fds = [sys::poll_in(self.wake.as_fd()), sys::poll_in(self.netlink.as_fd())];
+    fn spin_until(&mut self, due_ns: Nanos, napped_ns: &mut Nanos) -> Nanos {
         loop {
             let now = sys::boottime();
-            if now >= due_ns {
-                return due_ns;
-            }
             let nap_ns = if now.saturating_sub(*napped_ns) >= NAP_EVERY_NS { NAP_NS } else { 0 };
-            let ready = sys::poll(&mut fds, Some(nap_ns)).unwrap_or(0);
+            let ready = self.poll(nap_ns);
+            let now = sys::boottime();
             if nap_ns > 0 {
-                *napped_ns = sys::boottime();
+                *napped_ns = now;
             }
-            if ready > 0 {
-                if fds[0].revents != 0 {
-                    sys::clear(self.wake.as_fd());
-                }
-                return sys::boottime().min(due_ns);
+            if ready || now >= due_ns {
+                return now.min(due_ns);
             }
         }
+    }
+
+    /// Waits for commands and link events, and notes which there are.
+    fn poll(&mut self, timeout_ns: Nanos) -> bool {
+        let mut fds = [sys::poll_in(self.wake.as_fd()), sys::poll_in(self.netlink.as_fd())];
+        // An error can only mean that nothing is ready.
+        let ready = sys::poll(&mut fds, Some(timeout_ns)).unwrap_or(0);
+        self.woken = fds[0].revents != 0;
+        self.links_changed = fds[1].revents != 0;
+        ready > 0
     }
 }
 
