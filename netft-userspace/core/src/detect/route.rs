@@ -236,10 +236,13 @@ impl Route {
             self.excused_ns = 0;
             self.postponed = 0;
         }
-        if newest > self.counted_ns {
-            let together = newest - self.counted_ns <= self.detection_ns();
+        // Only our own heartbeats bring a route up. Leg 3 proves both directions as well, but not that our kernel can
+        // send: after a lost carrier it may look for the neighbour for a second, while XDP answers by itself.
+        let own = seen.completed_sent_ns;
+        if own > self.counted_ns {
+            let together = own - self.counted_ns <= self.detection_ns();
             self.run = if together { self.run.saturating_add(1) } else { 1 };
-            self.counted_ns = newest;
+            self.counted_ns = own;
         }
         // Leg 4 is back two round trips after its leg 1 left, leg 3 one round trip after its leg 2.
         let completed = seen.completed_sent_ns.saturating_add(2 * self.srtt_ns);
