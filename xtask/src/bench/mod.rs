@@ -8,7 +8,7 @@ mod stats;
 
 use crate::test::workspace_root;
 use anyhow::{Result, bail};
-use record::{PartRecord, Record};
+use record::PartRecord;
 use std::path::PathBuf;
 
 /// Command line.
@@ -35,7 +35,7 @@ struct Options {
     /// Only this part (may be given more than once).
     #[arg(long, value_name = "PART")]
     part: Vec<String>,
-    /// Where the JSON goes; by default docs/measurements/ for the whole full form, else target/measurements/.
+    /// Where the JSON goes; by default docs/measurements/, in the short form target/measurements/.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -75,10 +75,16 @@ fn run_parts(name: &'static str, options: &Options, parts: &[Part]) -> Result<()
         true => form == Form::Full || part.short,
         false => options.part.iter().any(|wanted| part.name == wanted),
     });
-    let records = chosen.map(|part| (part.run)(form)).collect::<Result<Vec<_>>>()?;
-    let kept = form == Form::Full && options.part.is_empty();
-    let folder = if kept { "docs/measurements" } else { "target/measurements" };
-    let path = workspace_root().join(folder).join(format!("{name}.json"));
-    let form = if form == Form::Full { "full" } else { "short" };
-    Record::new(name, form, records).close(options.output.as_ref().unwrap_or(&path))
+    let folder = if form == Form::Full { "docs/measurements" } else { "target/measurements" };
+    let path =
+        options.output.clone().unwrap_or_else(|| workspace_root().join(folder).join(format!("{name}.json")));
+    let order: Vec<_> = parts.iter().map(|part| part.name).collect();
+    let mut records = Vec::new();
+    for part in chosen {
+        let record = (part.run)(form)?;
+        record::keep(&path, name, &order, &record)?;
+        records.push(record);
+    }
+    println!("\nwritten: {}", path.display());
+    record::judge(&records)
 }

@@ -64,25 +64,18 @@ pub struct PartRecord {
     name: &'static str,
     /// What it measures.
     what: &'static str,
-    results: Value,
+    /// Whether every bound held.
+    held: bool,
     bounds: Vec<Bound>,
+    results: Value,
     /// Said while measuring.
     notes: Vec<String>,
     monitor: MonitorReport,
     /// How many runs were needed until the hypervisor kept still (or patience ended).
     attempts: u32,
-}
-
-/// A whole measurement, as kept.
-#[derive(Debug, Serialize)]
-pub struct Record {
-    name: &'static str,
-    command: String,
-    form: &'static str,
     date: String,
+    command: String,
     machine: Machine,
-    parts: Vec<PartRecord>,
-    held: bool,
 }
 
 /// Where it was measured.
@@ -141,47 +134,52 @@ pub fn measure(
             }
         }
         let Findings { results, bounds, .. } = findings;
-        return Ok(PartRecord { name, what, results, bounds, notes, monitor, attempts });
+        return Ok(PartRecord {
+            name,
+            what,
+            held: bounds.iter().all(|bound| bound.held),
+            bounds,
+            results,
+            notes,
+            monitor,
+            attempts,
+            date: said_by("date", &["--utc", "+%F"]),
+            command: format!("cargo xtask {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
+            machine: Machine::here(),
+        });
     }
 }
 
-impl Record {
-    /// Of these parts.
-    pub fn new(name: &'static str, form: &'static str, parts: Vec<PartRecord>) -> Self {
-        let held = parts.iter().flat_map(|part| &part.bounds).all(|bound| bound.held);
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let command = format!("cargo xtask {}", arguments.join(" "));
-        Self {
-            name,
-            command,
-            form,
-            date: said_by("date", &["--utc", "+%F"]),
-            machine: Machine::here(),
-            parts,
-            held,
-        }
+/// Writes `part` into the file of its measurement. Other parts that are there already stay, so that a long
+/// measurement can be made part by part.
+pub fn keep(path: &Path, measurement: &str, order: &[&str], part: &PartRecord) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
+    let before =
+        std::fs::read_to_string(path).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    let mut parts =
+        before.and_then(|before| before.get("parts").and_then(Value::as_array).cloned()).unwrap_or_default();
+    parts.retain(|kept| kept["name"] != part.name);
+    parts.push(serde_json::to_value(part)?);
+    parts.sort_by_key(|kept| order.iter().position(|name| kept["name"] == *name));
+    parts.retain(|kept| order.iter().any(|name| kept["name"] == *name));
+    let held = parts.iter().all(|kept| kept["held"] == true);
+    let document = serde_json::json!({ "measurement": measurement, "held": held, "parts": parts });
+    let text = serde_json::to_string_pretty(&document)? + "\n";
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
 
-    /// Writes it, and turns a bound that didn't hold into an error.
-    pub fn close(&self, path: &Path) -> Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        }
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-        println!("\nwritten: {}", path.display());
-        let broken: Vec<_> = self
-            .parts
-            .iter()
-            .flat_map(|part| {
-                part.bounds.iter().filter(|bound| !bound.held).map(move |bound| (part.name, bound))
-            })
-            .map(|(part, bound)| format!("{part}: {} {:.3} > {:.3}", bound.what, bound.measured, bound.limit))
-            .collect();
-        anyhow::ensure!(self.held, "bounds that did not hold:\n  {}", broken.join("\n  "));
-        println!("every bound held");
-        Ok(())
-    }
+/// Turns bounds that didn't hold into an error.
+pub fn judge(parts: &[PartRecord]) -> Result<()> {
+    let broken: Vec<_> = parts
+        .iter()
+        .flat_map(|part| part.bounds.iter().filter(|bound| !bound.held).map(move |bound| (part.name, bound)))
+        .map(|(part, bound)| format!("{part}: {} {:.3} > {:.3}", bound.what, bound.measured, bound.limit))
+        .collect();
+    anyhow::ensure!(broken.is_empty(), "bounds that did not hold:\n  {}", broken.join("\n  "));
+    println!("every bound held");
+    Ok(())
 }
 
 impl Machine {

@@ -7,9 +7,10 @@ use crate::bench::record::{Bound, Findings, PartRecord, measure};
 use crate::bench::stats::Summary;
 use crate::cluster;
 use crate::lab::Direction;
-use crate::traffic::{Flow, FlowSpec, boottime_ns};
+use crate::traffic::{Flow, FlowReport, FlowSpec, boottime_ns};
 use anyhow::{Result, bail};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -17,6 +18,11 @@ const NETWORKS: u32 = 2;
 const STEPS: u64 = 6;
 /// A flow that stays away longer did not survive.
 const OUT_LIMIT: Duration = Duration::from_secs(1);
+/// An outage longer than four detection times is told with what was done then.
+const NOTABLE_NS: u64 = 20_000_000;
+/// How much of what happened around it is told.
+const BEFORE_NS: u64 = 60_000_000;
+const AFTER_NS: u64 = 10_000_000;
 const UP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is wrong with a path, and at which end.
@@ -25,6 +31,12 @@ struct Fault {
     network: u32,
     node: &'static str,
     kind: FaultKind,
+}
+
+/// Something that was done.
+struct Step {
+    at_ns: u64,
+    what: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +70,10 @@ fn survive(form: Form) -> Result<Findings> {
     std::thread::sleep(Duration::from_millis(200));
     let began_ns = boottime_ns();
     let (mut udp_outages, mut tcp_outages, mut lost, mut steps) = (Vec::new(), Vec::new(), 0, 0);
-    let mut broken = Vec::new();
+    let (mut broken, mut slow) = (Vec::new(), Vec::new());
     for seed in 1..=sequences {
         let from_ns = boottime_ns();
+        let drops_before = drops(&bed)?;
         let done = one_sequence(&bed, seed)?;
         steps += done.len();
         std::thread::sleep(Duration::from_millis(50));
@@ -68,9 +81,19 @@ fn survive(form: Form) -> Result<Findings> {
         std::thread::sleep(Duration::from_millis(50));
         let (udp_report, tcp_report) = (udp.report(from_ns, to_ns), tcp.report(from_ns, to_ns));
         lost += udp_report.lost;
+        let drops_after = drops(&bed)?;
         for (what, report) in [("UDP", &udp_report), ("TCP", &tcp_report)] {
+            let text = || {
+                format!(
+                    "seed {seed}: {what} {}; drops {}",
+                    told(report, &done, &bed),
+                    grown(&drops_before, &drops_after)
+                )
+            };
             if Duration::from_nanos(report.longest_outage_ns) > OUT_LIMIT || !report.faults.is_empty() {
-                broken.push(format!("{what}, seed {seed} ({}): {report:?}", done.join(", ")));
+                broken.push(text());
+            } else if report.longest_outage_ns > NOTABLE_NS && slow.len() < 20 {
+                slow.push(text());
             }
         }
         udp_outages.push(udp_report.longest_outage_ns);
@@ -84,6 +107,7 @@ fn survive(form: Form) -> Result<Findings> {
             "steps": steps,
             "longest_udp_outage_per_sequence_us": udp_times,
             "longest_tcp_stall_per_sequence_us": tcp_times,
+            "slow": slow,
             "udp_sent": whole.sent,
             "udp_lost": lost,
             "udp_duplicated": whole.duplicated,
@@ -101,35 +125,89 @@ fn survive(form: Form) -> Result<Findings> {
             times.max / 1e3
         ));
     }
-    findings.lines.extend(broken.iter().cloned());
+    findings.lines.extend(broken.iter().chain(&slow).cloned());
     findings.bounds.push(Bound::none("flows that broke or stayed out for more than 1 s", broken.len()));
     Ok(findings)
 }
 
+/// Frames that the nodes' data threads dropped, by node and reason, and heartbeats that their kernels refused.
+fn drops(bed: &Bed) -> Result<BTreeMap<String, u64>> {
+    let mut all = BTreeMap::new();
+    for (node, _) in &bed.watches {
+        let status = cluster::status(&bed.lab, node)?;
+        let reasons = status.data.drops.into_iter().chain(status.counters);
+        all.extend(reasons.map(|(reason, count)| (format!("{node} {reason}"), count)));
+    }
+    Ok(all)
+}
+
+/// What grew, in words.
+fn grown(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> String {
+    let telling = |name: &str| !name.contains(" leg") && !name.contains(" passed");
+    let more = after.iter().filter(|(name, _)| telling(name)).filter_map(|(name, count)| {
+        let more = count - before.get(name).copied().unwrap_or(0).min(*count);
+        (more > 0).then(|| format!("{name} {more}"))
+    });
+    more.collect::<Vec<_>>().join(", ")
+}
+
+/// An outage in words, with the steps around it.
+fn told(report: &FlowReport, done: &[Step], bed: &Bed) -> String {
+    let ms = |nanos: u64| nanos / 1_000_000;
+    let (began, length) = (report.outage_began_ns, report.longest_outage_ns);
+    let mut story: Vec<(u64, String)> = done.iter().map(|step| (step.at_ns, step.what.clone())).collect();
+    for (node, watch) in &bed.watches {
+        let events = watch.since(began.saturating_sub(BEFORE_NS)).into_iter();
+        story.extend(events.map(|event| {
+            let new = event.new.unwrap_or_default();
+            (event.boottime_ns, format!("[{node}: {} {} {new} {}]", event.kind, event.subject, event.reason))
+        }));
+    }
+    story.retain(|(at, _)| at + BEFORE_NS > began && *at < began + length + AFTER_NS);
+    story.sort();
+    let steps: Vec<String> = story
+        .into_iter()
+        .map(|(at, what)| {
+            let sign = if at < began { '-' } else { '+' };
+            format!("{sign}{} ms {what}", ms(at.abs_diff(began)))
+        })
+        .collect();
+    format!(
+        "out for {} ms, sender's own gap {} ms; {}; faults {:?}",
+        ms(length),
+        ms(report.longest_send_gap_ns),
+        steps.join(", "),
+        report.faults
+    )
+}
+
 /// Some steps, then everything whole again. Returns what was done.
-fn one_sequence(bed: &Bed, seed: u64) -> Result<Vec<String>> {
+fn one_sequence(bed: &Bed, seed: u64) -> Result<Vec<Step>> {
     let mut random = Random::new(seed);
     let mut faults: Vec<Fault> = Vec::new();
     let mut done = Vec::new();
     for _ in 0..STEPS {
+        let at_ns = boottime_ns();
         let repair =
             !faults.is_empty() && (random.below(2) == 0 || hit_networks(&faults) + 1 >= NETWORKS as usize);
         if repair {
             let index = usize::try_from(random.below(faults.len() as u64))?;
             let fault = faults.swap_remove(index);
             mend(bed, fault, &faults)?;
-            done.push(format!("mended {fault}"));
+            done.push(Step { at_ns, what: format!("mended {fault}") });
         } else {
             // Another fault on a path that is already hit, or on one that isn't, as long as one stays whole.
             let Some(fault) = draw(&mut random, &faults) else { continue };
             apply(bed, fault)?;
             faults.push(fault);
-            done.push(fault.to_string());
+            done.push(Step { at_ns, what: fault.to_string() });
         }
         std::thread::sleep(Duration::from_millis(random.below(40)));
     }
     while let Some(fault) = faults.pop() {
+        let at_ns = boottime_ns();
         mend(bed, fault, &faults)?;
+        done.push(Step { at_ns, what: format!("mended {fault}") });
     }
     Ok(done)
 }
