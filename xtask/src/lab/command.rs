@@ -179,6 +179,9 @@ fn run_up(name: &str, up: Up) -> Result<()> {
     let networks = up.networks.unwrap_or(if up.routed { 4 } else { 2 });
     let shape = Shape { name: name.to_owned(), nodes: up.nodes, networks, routed: up.routed };
     let daemons = if up.daemon_less { Daemons::None } else { Daemons::Started };
+    if daemons == Daemons::Started {
+        super::build()?;
+    }
     let start = Instant::now();
     let lab = Lab::up(&Options { shape, settings: up.settings, daemons })?;
     print!("{}", lab.status()?);

@@ -1,9 +1,9 @@
 //! What there is, and what is broken.
 
-use super::Lab;
 use super::carrier::Cable;
 use super::process::State;
 use super::shape::{Host, ipv4, network_name, port_index};
+use super::{Daemons, Lab};
 use anyhow::Result;
 use serde::Serialize;
 use std::fmt;
@@ -28,7 +28,7 @@ pub struct HostStatus {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// Its daemon; `None` for the client and the router.
+    /// Its daemon; `None` for the client and the router, and in a lab made without daemons until one is started.
     pub daemon: Option<State>,
     /// The daemon's process.
     pub pid: Option<i32>,
@@ -64,10 +64,10 @@ impl Lab {
     fn host_status(&self, host: Host) -> Result<HostStatus> {
         let shape = self.shape();
         let (daemon, pid) = match host {
-            Host::Node(id) => {
-                let (state, pid) = self.daemon(id).state();
-                (Some(state), pid)
-            }
+            Host::Node(id) => match self.daemon(id).state() {
+                (State::Dead, _) if self.record.daemons == Daemons::None => (None, None),
+                (state, pid) => (Some(state), pid),
+            },
             Host::Client | Host::Router => (None, None),
         };
         let paths = shape.networks_of(host).into_iter().map(|network| self.path_status(host, network));
