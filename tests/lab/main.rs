@@ -4,5 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests and their helpers, what fails fails the test")]
 
+mod adapter;
+mod cluster;
+mod failover;
+mod lifecycle;
+mod refusals;
 mod support;
+mod survival;
 mod topology;

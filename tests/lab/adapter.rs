@@ -1,0 +1,145 @@
+//! Any protocol works over `netft0`.
+
+use crate::support::{PATIENCE, cluster, eventually, options, output_of};
+use netft_userspace::listing::Adapter;
+use nix::net::if_::if_nametoindex;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+use xtask::cluster::{adapter, nodes};
+use xtask::lab::Lab;
+
+#[test]
+fn ping_reaches_every_peer_up_to_the_full_mtu() {
+    let lab = cluster(&options(3, 2));
+    for (from, to) in [("n1", "n2"), ("n2", "n3"), ("n3", "n1")] {
+        let peer = adapter(&lab, to).unwrap();
+        let v4 = peer.ipv4.to_string();
+        let v6 = format!("{}%netft0", peer.ipv6);
+        // ICMP headers and IP headers come on top of what ping calls size.
+        for (address, overhead) in [(&v4, 28), (&v6, 48)] {
+            let size = (peer.mtu - overhead).to_string();
+            for size in ["56", size.as_str()] {
+                output_of(&lab, from, &["ping", "-c3", "-i0.05", "-W5", "-Mdo", "-s", size, address]);
+            }
+        }
+    }
+}
+
+#[test]
+fn tcp_carries_bytes_unharmed_in_both_families() {
+    let lab = cluster(&options(2, 2));
+    let peer = adapter(&lab, "n2").unwrap();
+    for address in [IpAddr::V4(peer.ipv4), IpAddr::V6(peer.ipv6)] {
+        let listener = lab.enter("n2", || Ok(TcpListener::bind(scoped(address, 0)?)?)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let sent: Vec<u8> =
+            (0..4_000_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        let expected = sent.clone();
+        let sender = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let mut stream = lab.enter("n1", || Ok(TcpStream::connect(scoped(address, port)?)?))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                stream.write_all(&sent)?;
+                anyhow::Ok(())
+            });
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).unwrap();
+            assert!(received == expected, "{} of {} bytes, or not the same", received.len(), expected.len());
+            sender.join().unwrap()
+        });
+        sender.unwrap();
+    }
+}
+
+#[test]
+fn udp_datagrams_larger_than_a_frame_arrive_whole() {
+    let lab = cluster(&options(2, 2));
+    let peer = adapter(&lab, "n2").unwrap();
+    for address in [IpAddr::V4(peer.ipv4), IpAddr::V6(peer.ipv6)] {
+        let receiver = socket(&lab, "n2", address);
+        let target = receiver.local_addr().unwrap();
+        let sender = lab.enter("n1", || Ok(UdpSocket::bind(scoped(any(address), 0)?)?)).unwrap();
+        let target = lab.enter("n1", || scoped(target.ip(), target.port())).unwrap();
+        let large: Vec<u8> = (0..9000u32).map(|i| i.to_le_bytes()[0]).collect();
+        let mut buffer = [0; 10_000];
+        let length = eventually("a large datagram", PATIENCE, || {
+            sender.send_to(&large, target).unwrap();
+            receiver.recv(&mut buffer).ok()
+        });
+        assert!(buffer[..length] == large[..]);
+    }
+}
+
+#[test]
+fn multicast_and_broadcast_reach_all_peers() {
+    let lab = cluster(&options(3, 2));
+    let group = Ipv4Addr::new(239, 77, 0, 1);
+    let own = adapter(&lab, "n1").unwrap().ipv4;
+    let receivers: Vec<(&str, UdpSocket)> = ["n2", "n3"]
+        .into_iter()
+        .map(|node| {
+            let interface = adapter(&lab, node).unwrap().ipv4;
+            let receiver = lab.enter(node, || Ok(UdpSocket::bind(("0.0.0.0", 7777))?)).unwrap();
+            receiver.join_multicast_v4(&group, &interface).unwrap();
+            receiver.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            (node, receiver)
+        })
+        .collect();
+    // Bound to the adapter's address; the group's route names the adapter.
+    let sender = lab.enter("n1", || Ok(UdpSocket::bind((own, 0))?)).unwrap();
+    sender.set_broadcast(true).unwrap();
+    output_of(&lab, "n1", &["ip", "route", "add", "239.77.0.0/16", "dev", "netft0"]);
+    for target in [group, Ipv4Addr::new(169, 254, 255, 255)] {
+        for (node, receiver) in &receivers {
+            eventually(&format!("{target} at {node}"), PATIENCE, || {
+                sender.send_to(target.to_string().as_bytes(), (target, 7777)).unwrap();
+                let mut buffer = [0; 64];
+                let (length, from) = receiver.recv_from(&mut buffer).ok()?;
+                (buffer[..length] == *target.to_string().as_bytes() && from.ip() == IpAddr::V4(own))
+                    .then_some(())
+            });
+        }
+    }
+}
+
+#[test]
+fn neighbours_are_known_without_asking() {
+    let lab = cluster(&options(3, 1));
+    for node in nodes(&lab) {
+        let peers: Vec<Adapter> = nodes(&lab)
+            .iter()
+            .filter(|peer| **peer != node)
+            .map(|peer| adapter(&lab, peer).unwrap())
+            .collect();
+        let listed = output_of(&lab, &node, &["ip", "neigh", "show", "dev", "netft0", "nud", "permanent"]);
+        for peer in peers {
+            for address in [peer.ipv4.to_string(), peer.ipv6.to_string()] {
+                let entry = format!("{address} lladdr {}", peer.mac);
+                assert!(listed.contains(&entry), "{node} lacks {entry:?}:\n{listed}");
+            }
+        }
+    }
+}
+
+fn any(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() }
+}
+
+/// With the adapter as scope where the address needs one. Call it in a host.
+fn scoped(address: IpAddr, port: u16) -> anyhow::Result<SocketAddr> {
+    Ok(match address {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            SocketAddrV6::new(v6, port, 0, if_nametoindex("netft0")?).into()
+        }
+        other => SocketAddr::new(other, port),
+    })
+}
+
+fn socket(lab: &Lab, host: &str, address: IpAddr) -> UdpSocket {
+    let socket = lab.enter(host, || Ok(UdpSocket::bind(scoped(address, 0)?)?)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    socket
+}
