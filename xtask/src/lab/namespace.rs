@@ -90,10 +90,13 @@ fn identity(path: &Path) -> Option<Identity> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Whether process `pid` lives in the namespace `name`.
+/// Whether a thread of process `pid` lives in the namespace `name`.
+///
+/// A killed process is gone by this measure only when every thread has closed its files: the kernel drops a thread's
+/// namespaces after its files (`do_exit`, kernel/exit.c), while the process may be a zombie long before, with other
+/// threads still holding its sockets.
 pub fn holds(name: &str, pid: i32) -> bool {
-    let own = identity(Path::new(&format!("/proc/{pid}/ns/net")));
-    own.is_some() && own == identity(&path(name))
+    identity(&path(name)).is_some_and(|wanted| lives_in(pid, &[wanted]))
 }
 
 /// Processes with a thread in one of the namespaces `names`.

@@ -53,12 +53,12 @@ impl Daemon {
         let Some(pid) = pid.and_then(|text| text.trim().parse::<i32>().ok()) else {
             return (State::Dead, None);
         };
-        match process_state(pid) {
-            Some('T') if namespace::holds(&self.namespace, pid) => (State::Frozen, Some(pid)),
-            Some(state) if state != 'Z' && namespace::holds(&self.namespace, pid) => {
-                (State::Running, Some(pid))
-            }
-            _ => (State::Dead, None),
+        if !namespace::holds(&self.namespace, pid) {
+            return (State::Dead, None);
+        }
+        match all_stopped(pid) {
+            true => (State::Frozen, Some(pid)),
+            false => (State::Running, Some(pid)),
         }
     }
 
@@ -166,14 +166,10 @@ impl Daemon {
     }
 }
 
-/// The letter from `/proc/PID/stat`; `T` only when every thread has stopped.
-fn process_state(pid: i32) -> Option<char> {
-    let main = task_state(&PathBuf::from(format!("/proc/{pid}")))?;
-    if main != 'T' {
-        return Some(main);
-    }
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
-    threads.filter_map(|thread| task_state(&thread.path())).find(|state| *state != 'T').or(Some('T'))
+/// Whether every thread stands still.
+fn all_stopped(pid: i32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().filter_map(|thread| task_state(&thread.path())).all(|state| state == 'T')
 }
 
 fn task_state(folder: &Path) -> Option<char> {
