@@ -6,6 +6,7 @@ mod record;
 mod reply;
 mod stats;
 
+use crate::lab;
 use crate::test::workspace_root;
 use anyhow::{Result, bail};
 use record::PartRecord;
@@ -80,7 +81,10 @@ fn run_parts(name: &'static str, options: &Options, parts: &[Part]) -> Result<()
         options.output.clone().unwrap_or_else(|| workspace_root().join(folder).join(format!("{name}.json")));
     let order: Vec<_> = parts.iter().map(|part| part.name).collect();
     let mut records = Vec::new();
+    lab::build()?;
     for part in chosen {
+        // Taken before the part's clock and monitor start: waiting for it is no part of the measurement.
+        let _lock = lab::timing_lock()?;
         let record = (part.run)(form)?;
         record::keep(&path, name, &order, &record)?;
         records.push(record);

@@ -13,7 +13,7 @@ mod timeline;
 
 use crate::cluster::{self, Watch};
 use crate::interrupt;
-use crate::lab::{LabGuard, Options, timing_lock};
+use crate::lab::{self, LabGuard, Options};
 use crate::test::workspace_root;
 use crate::traffic::{Flow, FlowSpec, boottime_ns};
 use anyhow::{Context, Result, ensure};
@@ -40,13 +40,14 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> Result<()> {
     let terminal = Terminal::new();
-    let _lock = timing_lock()?;
     interrupt::take_down(&args.name)?;
     terminal.title(
         "netft demo",
         "three nodes, two networks; a heartbeat every 1 ms on every route, 5 may be missed",
     );
     terminal.note("building netftd and netft, if they aren't yet …");
+    lab::build()?;
+    let _lock = lab::timing_lock()?;
     let options = Options::new(&args.name, 3, 2);
     let lab = LabGuard::up(&options)?;
     let watches = [Watch::start(&lab, "n1")?, Watch::start(&lab, "n2")?];

@@ -2,7 +2,7 @@
 
 use crate::cluster::{self, Watch, address, is_route};
 use crate::interrupt;
-use crate::lab::{LabGuard, MachineLock, Options, timing_lock};
+use crate::lab::{LabGuard, Options};
 use crate::traffic::boottime_ns;
 use anyhow::{Context, Result};
 use netft_userspace::listing::Event;
@@ -16,8 +16,6 @@ const WHOLE_PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Bed {
     pub watches: Vec<(String, Watch)>,
     pub lab: LabGuard,
-    // Held so that no other timing runs on this machine meanwhile.
-    _lock: MachineLock,
 }
 
 /// A route seen from one of its ends.
@@ -34,7 +32,6 @@ pub(super) struct End {
 impl Bed {
     /// Builds it: `settings` as for `lab up --set`.
     pub fn make(nodes: u32, networks: u32, settings: &[&str]) -> Result<Self> {
-        let lock = timing_lock()?;
         let name = LabGuard::unique_name("bench");
         interrupt::take_down(&name)?;
         let options = Options::new(&name, nodes, networks);
@@ -48,7 +45,7 @@ impl Bed {
         cluster::wait_until_whole(&lab, WHOLE_PATIENCE)?;
         // What happens in the first moments belongs to the start, not to the measurement.
         std::thread::sleep(Duration::from_millis(100));
-        Ok(Self { watches, lab, _lock: lock })
+        Ok(Self { watches, lab })
     }
 
     /// Who listens to `node`.

@@ -13,7 +13,7 @@ use super::stats::Summary;
 use super::{Form, Part};
 use crate::interrupt;
 use crate::lab::stress::{Kind, Stress};
-use crate::lab::{LabGuard, Options, timing_lock};
+use crate::lab::{LabGuard, Options};
 use anyhow::Result;
 use client::Client;
 use echo::Echo;
@@ -116,7 +116,6 @@ fn take_turns(
         Form::Full => (Duration::from_secs(30), 200),
         Form::Short => (Duration::from_secs(4), 50),
     };
-    let _lock = timing_lock()?;
     let name = LabGuard::unique_name("reply");
     interrupt::take_down(&name)?;
     let lab = LabGuard::up(&Options::new(&name, 2, 1).daemon_less())?;
