@@ -2,7 +2,7 @@
 
 use crate::cluster::{self, Watch, address, is_node, is_route};
 use crate::lab::{Direction, Lab, Stamps};
-use crate::traffic::{Flow, FlowReport, boottime_ns};
+use crate::traffic::{Flow, FlowReport, boottime_ns, promptly};
 use anyhow::{Context, Result, bail, ensure};
 use netft_userspace::listing::Event;
 use std::cell::Cell;
@@ -186,7 +186,8 @@ fn failover_close_up() -> Option<CloseUp> {
 }
 
 fn silent_cut(scene: &Scene<'_>) -> Result<Played> {
-    let (name, cut, down) = scene.break_active(|name| scene.lab.cut("n2", name, Direction::Both))?;
+    let (name, cut, down) =
+        scene.break_active(|name| promptly(|| scene.lab.cut("n2", name, Direction::Both)))?;
     Ok(Played {
         done: format!("n2 silently loses {name}; no carrier is lost"),
         at_ns: cut.before_ns,
@@ -210,7 +211,7 @@ fn heal(scene: &Scene<'_>) -> Result<Played> {
 }
 
 fn unplug(scene: &Scene<'_>) -> Result<Played> {
-    let (name, pulled, down) = scene.break_active(|name| scene.lab.unplug("n2", name))?;
+    let (name, pulled, down) = scene.break_active(|name| promptly(|| scene.lab.unplug("n2", name)))?;
     let told = down.reason == "peer-carrier-lost";
     Ok(Played {
         done: format!("n2's cable to {name} is pulled"),
@@ -239,7 +240,7 @@ fn plug(scene: &Scene<'_>) -> Result<Played> {
 }
 
 fn freeze(scene: &Scene<'_>) -> Result<Played> {
-    let frozen = scene.lab.freeze("n3")?;
+    let frozen = promptly(|| scene.lab.freeze("n3"))?;
     let stalled = scene.n1().wait(frozen.before_ns, PATIENCE, |event| is_node(event, "n3", "engine-stalled"));
     std::thread::sleep(Duration::from_millis(60));
     // Thawed before anything can fail, so that no later stage meets a frozen node.
@@ -260,7 +261,7 @@ fn freeze(scene: &Scene<'_>) -> Result<Played> {
 }
 
 fn kill(scene: &Scene<'_>) -> Result<Played> {
-    let killed = scene.lab.kill("n2")?;
+    let killed = promptly(|| scene.lab.kill("n2"))?;
     let started = scene.lab.start("n2")?;
     scene.wait_for_flows(started.after_ns)?;
     cluster::wait_until_whole(scene.lab, PATIENCE)?;

@@ -20,6 +20,9 @@ use nix::time::{ClockId, clock_gettime};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+/// Above everything ordinary and the FIFO load of the lab (50), below netft's detection thread (60).
+const PROMPT: u8 = 55;
+
 /// Now, in nanoseconds of CLOCK_BOOTTIME: the clock of events and of cuts.
 pub fn boottime_ns() -> u64 {
     clock_ns(ClockId::CLOCK_BOOTTIME)
@@ -39,6 +42,18 @@ fn sleep_until(deadline_ns: u64) {
     if left > 0 {
         std::thread::sleep(Duration::from_nanos(left));
     }
+}
+
+/// Does something on a thread that isn't kept waiting by ordinary ones, so that the stamps around it are tight. Nothing
+/// that `act` starts may live on: it would inherit the priority.
+pub fn promptly<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            be_prompt(PROMPT)?;
+            act()
+        });
+        thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")))
+    })
 }
 
 /// Gives the calling thread SCHED_FIFO at `priority`, so that what it measures is the network and not its own turn

@@ -7,7 +7,7 @@ use crate::bench::Form;
 use crate::bench::record::{Bound, Findings, PartRecord, measure};
 use crate::bench::stats::Summary;
 use crate::lab::Direction;
-use crate::traffic::Monitor;
+use crate::traffic::{Monitor, promptly};
 use anyhow::Result;
 use serde_json::json;
 use std::time::Duration;
@@ -84,7 +84,7 @@ fn cuts(
         // Any phase of the heartbeat.
         std::thread::sleep(Duration::from_micros(random.below(3000)));
         false_downs.extend(bed.downs_since(quiet_since));
-        let cut = bed.lab.cut(&node, &format!("net{network}"), Direction::Both)?;
+        let cut = promptly(|| bed.lab.cut(&node, &format!("net{network}"), Direction::Both))?;
         for end in &ends {
             let event = bed.route_event(end, "down", cut.before_ns, PATIENCE)?;
             let what = format!("{} lost {} on net{network}", end.node, end.peer);

@@ -5,6 +5,7 @@ use crate::bench::Form;
 use crate::bench::record::{Bound, Findings, PartRecord, measure};
 use crate::bench::stats::Summary;
 use crate::cluster::is_node;
+use crate::traffic::promptly;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::time::Duration;
@@ -39,11 +40,11 @@ fn engine(form: Form) -> Result<Findings> {
     let began_ns = crate::traffic::boottime_ns();
     let mut times = Times::default();
     for _ in 0..rounds {
-        let frozen = bed.lab.freeze(NODE)?;
+        let frozen = promptly(|| bed.lab.freeze(NODE))?;
         times.frozen.extend(until(&bed, "engine-stalled", frozen.before_ns)?);
-        let thawed = bed.lab.thaw(NODE)?;
+        let thawed = promptly(|| bed.lab.thaw(NODE))?;
         times.thawed.extend(until(&bed, "up", thawed.before_ns)?);
-        let killed = bed.lab.kill(NODE)?;
+        let killed = promptly(|| bed.lab.kill(NODE))?;
         times.killed.extend(until(&bed, "engine-stalled", killed.before_ns)?);
         let started = bed.lab.start(NODE)?;
         times.started.extend(until(&bed, "up", started.before_ns)?);

@@ -4,6 +4,7 @@ use super::bed::Bed;
 use crate::bench::Form;
 use crate::bench::record::{Bound, Findings, PartRecord, measure};
 use crate::bench::stats::Summary;
+use crate::traffic::promptly;
 use anyhow::Result;
 use serde_json::json;
 use std::time::Duration;
@@ -31,7 +32,7 @@ fn unplug(form: Form) -> Result<Findings> {
     for number in 0..count {
         let (node, network) = (format!("n{}", number / 2 % 3 + 1), number % 2 + 1);
         let ends = bed.ends(&node, network)?;
-        let pulled = bed.lab.unplug(&node, &format!("net{network}"))?;
+        let pulled = promptly(|| bed.lab.unplug(&node, &format!("net{network}")))?;
         for end in &ends {
             let event = bed.route_event(end, "down", pulled.before_ns, PATIENCE)?;
             let took = event.boottime_ns.saturating_sub(pulled.before_ns);
