@@ -147,7 +147,7 @@ impl Detector {
             let Some(route) = self.routes[slot.index()].as_mut().filter(|route| route.link_is_up()) else {
                 continue;
             };
-            let sequence = route.next_sequence();
+            let sequence = route.next_sequence(self.now_ns);
             let (peer, counts) = (route.setup.peer, route.is_up());
             self.counters.requests = self.counters.requests.saturating_add(1);
             return Some(RequestTransmit { slot, sequence, notice: self.take_notice(slot, peer, counts) });
@@ -223,10 +223,10 @@ impl Detector {
         let mut route = Route::new(now, setup, link, self.own_id);
         let peer = &mut self.peers[usize::from(setup.peer.get())];
         route.next_of_peer = peer.first.replace(setup.slot);
-        if route.is_up() {
-            // The control thread learns that the route goes on.
-            let adopted = route.record(now, RouteState::Down);
-            self.events.push(DetectorEvent::Route(adopted));
+        if route.state != RouteState::Down {
+            // The control thread takes every new route for down.
+            let first = route.record(now, RouteState::Down);
+            self.events.push(DetectorEvent::Route(first));
         }
         self.stores.set_flags(setup.slot, u64::from(route.is_up()));
         self.routes[index] = Some(route);

@@ -48,7 +48,8 @@ pub(super) struct Stores {
 impl Stores {
     pub(super) fn new() -> Self {
         Self {
-            dead_interfaces: None,
+            // Stored at the first drain, whatever it is: an engine before us may have left bits behind.
+            dead_interfaces: Some(0),
             active: vec![0; MAX_NODES as usize].into(),
             active_dirty: BitSet::new(),
             flags: vec![0; MAX_SLOTS as usize].into(),

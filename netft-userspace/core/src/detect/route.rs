@@ -62,7 +62,9 @@ pub(super) struct Route {
     phase_ns: Nanos,
     /// When leg 1 is due; `Nanos::MAX` while the link is dead.
     next_request_ns: Nanos,
+    /// When leg 1 was last due, and when it was last handed out.
     last_request_ns: Nanos,
+    last_sent_ns: Nanos,
     next_sequence: u64,
     sent: u64,
     completed: u64,
@@ -73,15 +75,19 @@ pub(super) struct Route {
     evidence_ns: Nanos,
     /// The peer's leg 1s seen when `evidence_ns` last advanced.
     peer_requests_then: u64,
-    /// Newest evidence plus the time that it takes to come in: what patience counts from.
-    proven_ns: Nanos,
+    /// Send stamps of the newest heartbeat of ours that completed (or when watching began), and of the peer's.
+    completed_ns: Nanos,
+    confirmed_ns: Nanos,
     /// Newest stamp counted for coming up; only newer ones count.
     counted_ns: Nanos,
     run: u32,
 
-    /// Added to the deadline because we were away; forgotten when evidence advances.
+    /// How long we sent nothing since `completed_ns`, until when, and how often that put off a verdict.
     excused_ns: Nanos,
+    silent_until_ns: Nanos,
     postponed: u8,
+    /// When the last verdict was made, whatever it was.
+    judged_ns: Nanos,
 
     /// Leg 1s of other routes that still carry the notice about this one.
     notices_left: u32,
@@ -123,17 +129,21 @@ impl Route {
             phase_ns: phase_of(setup.slot, own_id, setup.timing.delay_ns.max(1)),
             next_request_ns: Nanos::MAX,
             last_request_ns: 0,
+            last_sent_ns: 0,
             next_sequence: setup.first_sequence.max(1),
             sent: 0,
             completed: 0,
             srtt_ns: 0,
             evidence_ns: now,
             peer_requests_then: 0,
-            proven_ns: now,
+            completed_ns: now,
+            confirmed_ns: 0,
             counted_ns: now,
             run: 0,
             excused_ns: 0,
+            silent_until_ns: 0,
             postponed: 0,
+            judged_ns: 0,
             notices_left: 0,
         };
         route.schedule_request(now);
@@ -163,7 +173,7 @@ impl Route {
         self.setup = setup;
         if timing_changed {
             // Evidence is as old as the old pace made it: the new patience counts from now.
-            self.proven_ns = self.proven_ns.max(now);
+            self.completed_ns = self.completed_ns.max(now);
             self.phase_ns = phase_of(setup.slot, own_id, self.delay_ns());
             if self.link_is_up() {
                 self.schedule_request(now);
@@ -205,7 +215,8 @@ impl Route {
     }
 
     /// The sequence of a leg 1 that leaves now.
-    pub(super) fn next_sequence(&mut self) -> u64 {
+    pub(super) fn next_sequence(&mut self, now: Nanos) -> u64 {
+        self.last_sent_ns = now;
         let sequence = self.next_sequence;
         self.next_sequence = sequence.saturating_add(1);
         self.sent = self.sent.saturating_add(1);
@@ -233,27 +244,21 @@ impl Route {
         if newest > self.evidence_ns {
             self.evidence_ns = newest;
             self.peer_requests_then = seen.highest[0];
-            self.excused_ns = 0;
             self.postponed = 0;
         }
         // Only our own heartbeats bring a route up. Leg 3 proves both directions as well, but not that our kernel can
         // send: after a lost carrier it may look for the neighbour for a second, while XDP answers by itself.
         let own = seen.completed_sent_ns;
         if own > self.counted_ns {
-            let together = own - self.counted_ns <= self.detection_ns();
+            // Read once per delay, so one in between may have escaped us.
+            let together = own - self.counted_ns <= self.detection_ns() + self.delay_ns();
             self.run = if together { self.run.saturating_add(1) } else { 1 };
             self.counted_ns = own;
         }
-        // Leg 4 is back two round trips after its leg 1 left, leg 3 one round trip after its leg 2.
-        let completed = seen.completed_sent_ns.saturating_add(2 * self.srtt_ns);
-        let confirmed = seen.confirmed_sent_ns.saturating_add(self.srtt_ns);
-        let newest_proof = if seen.completed_sent_ns == 0 && seen.confirmed_sent_ns == 0 {
-            0
-        } else {
-            completed.max(confirmed)
-        };
-        if newest == self.evidence_ns {
-            self.proven_ns = self.proven_ns.max(newest_proof);
+        self.completed_ns = self.completed_ns.max(seen.completed_sent_ns);
+        self.confirmed_ns = self.confirmed_ns.max(seen.confirmed_sent_ns);
+        if self.completed_ns >= self.silent_until_ns {
+            self.excused_ns = 0;
         }
     }
 
@@ -263,14 +268,41 @@ impl Route {
         self.counted_ns = self.counted_ns.max(from);
     }
 
-    /// Until when the route counts as up without newer evidence.
-    pub(super) fn deadline_ns(&self) -> Nanos {
-        self.proven_ns.saturating_add(self.detection_ns()).saturating_add(self.excused_ns)
+    /// When patience ends by the clock: too many heartbeats that could have completed by then did not. Leg 4 is back
+    /// two round trips after its leg 1 left, leg 3 one round trip after its leg 2. `excused_ns` is time in which we
+    /// sent no leg 1, so that none of ours can be missing for it.
+    fn patience_ns(&self, excused_ns: Nanos) -> Nanos {
+        let completed = self.completed_ns.saturating_add(2 * self.srtt_ns).saturating_add(excused_ns);
+        let confirmed = self.confirmed_ns.saturating_add(self.srtt_ns);
+        completed.max(confirmed).saturating_add(self.detection_ns())
     }
 
-    /// Whether too many heartbeats in a row were missed.
-    pub(super) fn is_overdue(&self, now: Nanos) -> bool {
-        self.is_up() && now > self.deadline_ns()
+    /// Until when the route counts as up without newer evidence.
+    fn deadline_ns(&self) -> Nanos {
+        self.patience_ns(self.excused_ns)
+    }
+
+    /// Whether too many heartbeats in a row were missed, by the clock and by count. By the clock alone somebody could
+    /// be accused for heartbeats that left late or never, so half the threshold must be missing for certain. Where
+    /// own stalls stretched the clock, the whole threshold missing decides. When own stalls have put off the verdict
+    /// often enough, the stamps alone decide.
+    pub(super) fn is_overdue(&mut self, now: Nanos) -> bool {
+        self.judged_ns = now;
+        if !self.is_up() || now <= self.patience_ns(0) {
+            return false;
+        }
+        let threshold = self.setup.timing.threshold;
+        let misses = self.misses(now, self.sure_trip_ns());
+        if now > self.deadline_ns() {
+            misses >= (threshold / 2).max(1) || self.postponed >= POSTPONEMENTS
+        } else {
+            misses >= threshold
+        }
+    }
+
+    /// A leg 4 that isn't back after this will not come.
+    fn sure_trip_ns(&self) -> Nanos {
+        2 * self.srtt_ns + self.delay_ns() / 2
     }
 
     /// Whether enough heartbeats in a row completed. (Damping of flaps will ask for more here.)
@@ -280,8 +312,18 @@ impl Route {
 
     /// When this route must be looked at next.
     pub(super) fn due_ns(&self) -> Nanos {
-        let verdict = if self.is_up() { self.deadline_ns().saturating_add(1) } else { Nanos::MAX };
-        self.next_request_ns.min(verdict)
+        if !self.is_up() {
+            return self.next_request_ns;
+        }
+        // Past the deadline without a verdict, each leg 1 that turns out to be missing may bring it.
+        let soonest_ns = self.deadline_ns().saturating_add(1);
+        let sure_ns = self.last_sent_ns.saturating_add(self.sure_trip_ns());
+        let verdict_ns = match () {
+            () if soonest_ns > self.judged_ns => soonest_ns,
+            () if sure_ns > self.judged_ns => sure_ns,
+            () => Nanos::MAX,
+        };
+        self.next_request_ns.min(verdict_ns)
     }
 
     // --- own stalls -----------------------------------------------------------------------------------------
@@ -291,31 +333,32 @@ impl Route {
         (self.delay_ns() / 2).max(STALL_FLOOR_NS).min(self.detection_ns() / 2)
     }
 
-    /// The loop should have run at `now - late_ns`. Nobody may have sent a heartbeat since (the peer's engine may
-    /// have been away as well), so that time is no evidence: the deadline moves by it, and the route keeps exactly
-    /// the chances that it would have had. Call it with evidence just read.
+    /// The loop should have run at `now - late_ns`. Since then we sent no leg 1, and the peer's engine may have been
+    /// away as well, so that time proves nothing: the deadline moves by it, and the route keeps the chances that it
+    /// would have had. Call it with evidence just read.
     ///
-    /// What bounds this: without a verdict due, at most one detection time is added in all; with one due, the rest
-    /// of the patience counts from now, at most twice. So a dead route is found within detection time + trip
-    /// after the later of its cut and the end of the second stall.
+    /// What bounds this: once `threshold` leg 1s of ours are missing the excuse is void, and a verdict that is due
+    /// is put off at most twice. So a route that is dead is found within detection time + trip after the later of
+    /// its cut and the end of our stall, and whatever stalls follow, by the third that finds the verdict due.
     pub(super) fn excuse_stall(&mut self, now: Nanos, late_ns: Nanos) -> Excuse {
-        let asked_ns = now.saturating_sub(late_ns);
-        if !self.is_up() || late_ns <= self.stall_limit_ns() || self.evidence_ns > asked_ns {
+        if !self.is_up() || late_ns <= self.stall_limit_ns() {
             return Excuse::NotNeeded;
         }
-        let base_ns = self.proven_ns.saturating_add(self.detection_ns());
-        let deadline_ns = self.deadline_ns();
-        if now <= deadline_ns {
-            self.excused_ns += late_ns.min(self.detection_ns().saturating_sub(self.excused_ns));
-            return Excuse::Extended;
-        }
-        if self.postponed >= POSTPONEMENTS {
+        let due = now > self.deadline_ns();
+        if due && self.postponed >= POSTPONEMENTS {
             return Excuse::Exhausted;
+        }
+        self.excused_ns = self.excused_ns.saturating_add(late_ns);
+        self.silent_until_ns = now;
+        if !due {
+            return Excuse::Extended;
         }
         self.postponed += 1;
         let fresh_ns = 2 * self.srtt_ns + self.delay_ns().max(STALL_FLOOR_NS);
-        let rest_ns = deadline_ns.saturating_sub(asked_ns).max(fresh_ns);
-        self.excused_ns = now.saturating_add(rest_ns).saturating_sub(base_ns);
+        let without_ns =
+            self.completed_ns.saturating_add(2 * self.srtt_ns).saturating_add(self.detection_ns());
+        let enough_ns = now.saturating_add(fresh_ns).saturating_sub(without_ns);
+        self.excused_ns = self.excused_ns.max(enough_ns);
         self.hurry_request(now, now);
         Excuse::Postponed
     }
@@ -455,19 +498,20 @@ impl Route {
             reason: self.reason,
             sent: self.sent,
             completed: self.completed,
-            misses: self.misses(now),
+            misses: self.misses(now, self.srtt_ns),
             threshold: self.setup.timing.threshold,
             evidence_age_ns: now.saturating_sub(self.evidence_ns),
             silence_ns: now.saturating_sub(newest_arrival),
         }
     }
 
-    /// Heartbeats of ours in a row that didn't complete, without those still on their way.
-    fn misses(&self, now: Nanos) -> u32 {
+    /// Heartbeats of ours in a row that didn't complete, without those that may still be under way for want of
+    /// `trip_ns`.
+    fn misses(&self, now: Nanos, trip_ns: Nanos) -> u32 {
         let newest_sent = self.next_sequence.saturating_sub(1);
         let open = newest_sent.saturating_sub(self.seen.highest[3]).min(self.sent);
-        let since = now.saturating_sub(self.last_request_ns);
-        let travelling = match self.srtt_ns.checked_sub(since) {
+        let since = now.saturating_sub(self.last_sent_ns);
+        let travelling = match trip_ns.checked_sub(since) {
             Some(left) if left > 0 => 1 + (left - 1) / self.delay_ns(),
             _ => 0,
         };
@@ -481,7 +525,7 @@ impl Route {
             state: self.state,
             reason: self.reason,
             since_ns: self.since_ns,
-            misses: self.misses(now),
+            misses: self.misses(now, self.srtt_ns),
             srtt_ns: self.srtt_ns,
             sent: self.sent,
             completed: self.completed,

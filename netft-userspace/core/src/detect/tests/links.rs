@@ -158,3 +158,10 @@ fn a_route_that_moves_to_another_interface_follows_its_link() {
     assert_eq!(rig.state(0), RouteState::Up);
     assert!(rig.events.iter().any(|event| matches!(event, DetectorEvent::Active { new: Some(_), .. })));
 }
+
+#[test]
+fn bits_that_an_engine_before_us_left_are_overwritten() {
+    let mut rig = Rig::new(1);
+    rig.set_link(0, LinkState::Up);
+    assert_eq!(rig.stores, [StoreCommand::DeadInterfaces(0)]);
+}

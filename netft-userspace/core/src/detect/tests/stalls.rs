@@ -161,3 +161,18 @@ fn a_command_that_comes_first_after_a_stall_does_not_hide_it() {
     rig.run(20 * MS);
     assert!(rig.records.iter().all(|record| record.slot == slot(0)), "{:?}", rig.records);
 }
+
+#[test]
+fn a_peer_that_went_silent_while_we_were_away_is_not_accused() {
+    let mut rig = Rig::with_routes(1);
+    rig.wire.paths[0].initiates = true;
+    rig.run(2 * MS);
+    // Away for 100 ms; the peer's engine kept the evidence fresh for the first half, then it was away as well.
+    rig.now += 50 * MS;
+    rig.wire.advance(rig.now);
+    rig.wire.paths[0].initiates = false;
+    rig.stall(50 * MS);
+    rig.run(20 * MS);
+    assert!(rig.records.is_empty(), "{:?}", rig.records);
+    assert_eq!(rig.detector.counters().postponed_verdicts, 1);
+}
