@@ -171,14 +171,28 @@ impl Membership {
         let leaving = peer.session.as_ref().is_some_and(|session| session.leaving);
         let epoch = crate::keys::key_epoch(&self.speaker.life, &incoming.life);
         if (peer.reachable() && !leaving) || self.adopted.contradicts(incoming.life.id, epoch) {
-            let (id, from) = (incoming.life.id, incoming.remote);
-            let event = MembershipEvent::DuplicateNodeId { id, peer: name.to_owned(), from };
-            self.renew_challenge(name);
-            self.tell(now, event);
+            self.suspect(now, name, &incoming);
             return Err(HelloReject::DuplicateId);
         }
         self.establish(now, name, incoming);
         Ok(())
+    }
+
+    /// Somebody else, or the peer itself rebooted faster than its routes went down: only one of them stays.
+    fn suspect(&mut self, now: Nanos, name: &str, incoming: &Incoming<'_>) {
+        self.renew_challenge(name);
+        let Some(peer) = self.peers.get_mut(name) else { return };
+        let routes = peer.routes.values().filter_map(|route| route.installed.as_ref());
+        let detection_ns = routes.map(|install| install.timing.detection_ns()).max().unwrap_or(0);
+        match peer.suspect {
+            Some((life, since)) if life == incoming.life => {
+                if now.saturating_sub(since) > detection_ns.saturating_mul(2) {
+                    let (id, from) = (life.id, incoming.remote);
+                    self.tell(now, MembershipEvent::DuplicateNodeId { id, peer: name.to_owned(), from });
+                }
+            }
+            _ => peer.suspect = Some((incoming.life, now)),
+        }
     }
 
     /// A new life of a peer begins.
@@ -202,7 +216,7 @@ impl Membership {
             leaving,
             said: incoming.said,
         });
-        peer.greetings = 0;
+        (peer.greetings, peer.suspect) = (0, None);
         for route in peer.routes.values_mut() {
             route.state = RouteState::Down;
             route.slot_sequence = 0;

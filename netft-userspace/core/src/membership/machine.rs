@@ -3,7 +3,7 @@
 use super::adopted::Adopted;
 use super::local::Local;
 use super::notices::Notices;
-use super::peer::{Endpoint, Peer, Route, RouteKey};
+use super::peer::{Endpoint, Peer, RouteKey};
 use super::slots::Slots;
 use super::speaker::{Form, Speaker};
 use super::{
@@ -116,10 +116,13 @@ impl Membership {
     ) -> Result<(), HelloReject> {
         let outcome = self.accept(now, local, remote, bytes);
         match outcome {
-            Ok(()) => self.accepted += 1,
+            Ok(()) => {
+                self.accepted += 1;
+                self.speak(now);
+            }
+            // Costs no more than the look at it.
             Err(reject) => self.rejected[reject as usize] += 1,
         }
-        self.speak(now);
         outcome
     }
 
@@ -142,8 +145,17 @@ impl Membership {
     /// The detector reports a route's state: every change, and the first state of each route.
     pub fn handle_route(&mut self, now: Nanos, slot: Slot, state: RouteState) {
         self.adopted.set_state(slot, state);
-        let Some(route) = self.route_mut(slot) else { return };
-        route.state = state;
+        let has = |peer: &&mut Peer| peer.routes.values().any(|route| route.slot == slot);
+        let Some(peer) = self.peers.values_mut().find(has) else { return };
+        let was_reachable = peer.reachable();
+        for route in peer.routes.values_mut().filter(|route| route.slot == slot) {
+            route.state = state;
+        }
+        if was_reachable && !peer.reachable() && peer.suspect.is_some() {
+            // It was no impostor but a reboot: don't wait for its next greeting.
+            peer.routes.values_mut().for_each(|route| route.hurry(now));
+            self.speak(now);
+        }
         let retiring =
             self.peers.values().flat_map(|peer| peer.routes.values()).any(|r| r.retire_at_ns.is_some());
         if retiring {
@@ -319,9 +331,5 @@ impl Membership {
             }
             peer.greeted(now);
         }
-    }
-
-    fn route_mut(&mut self, slot: Slot) -> Option<&mut Route> {
-        self.peers.values_mut().flat_map(|peer| peer.routes.values_mut()).find(|route| route.slot == slot)
     }
 }

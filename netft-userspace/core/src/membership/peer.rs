@@ -285,6 +285,8 @@ pub struct Peer {
     pub challenge: u64,
     /// Since its first good hello.
     pub session: Option<Session>,
+    /// Another life that claims to be this peer while this one is reachable, and since when.
+    pub suspect: Option<(Life, Nanos)>,
     /// By addresses.
     pub routes: BTreeMap<RouteKey, Route>,
     /// Limits answers to what may be replays.
@@ -306,6 +308,7 @@ impl Peer {
             config,
             challenge,
             session: None,
+            suspect: None,
             routes: BTreeMap::new(),
             answers: Bucket::new(now),
             replies: Bucket::new(now),

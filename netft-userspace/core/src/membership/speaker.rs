@@ -82,7 +82,9 @@ impl Speaker {
         let session = peer.session.as_ref();
         // An answer to a hello of another life of the peer, which may have another id, goes to nobody by number.
         let known = session.filter(|session| session.echo == echo);
-        let lacks = session.is_none() || route.is_some_and(|route| route.config.remote_slot == NO_SLOT);
+        let lacks = session.is_none()
+            || peer.suspect.is_some()
+            || route.is_some_and(|route| route.config.remote_slot == NO_SLOT);
         let flag = |on: bool, bit| if on { bit } else { 0 };
         self.sequence = self.sequence.saturating_add(1).max(now);
         let hello = Hello {

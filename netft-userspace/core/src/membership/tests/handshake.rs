@@ -171,10 +171,14 @@ fn a_rebooted_peer_is_back_as_soon_as_its_routes_are_down() {
     world.all_up();
     let before = world.hosts[0].routes.clone();
     world.reboot(1, 99);
+    // It speaks before the detector has noticed: that is no duplicate yet.
+    world.run(3 * MS);
+    assert!(world.counter(0, "hello_reject_duplicate_id") > 0);
     world.set_routes(0, RouteState::Down);
-    world.run(10 * MS);
+    world.run(MS);
     assert_eq!(world.agreed(0, 1), Ok(2));
     assert!(world.kinds(0).contains(&"peer-restarted"));
+    assert!(!world.kinds(0).contains(&"duplicate-node-id"));
     for (slot, install) in &world.hosts[0].routes {
         let old = &before[slot];
         assert_eq!((install.config.local, install.config.remote), (old.config.local, old.config.remote));
