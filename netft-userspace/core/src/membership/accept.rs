@@ -226,7 +226,7 @@ impl Membership {
             Some(_) => MembershipEvent::PeerRestarted { peer, id, from },
             None => MembershipEvent::PeerJoined { peer, id, from },
         });
-        self.refresh(now);
+        self.refresh_peer(now, name);
         self.learn_slot(now, name, key, &hello);
         let Some(peer) = self.peers.get_mut(name) else { return };
         for route in peer.routes.values_mut() {
@@ -276,7 +276,7 @@ impl Membership {
             self.renew_challenge(name);
         }
         if changed {
-            self.refresh(now);
+            self.refresh_peer(now, name);
         }
         self.learn_slot(now, name, key, &hello);
         let Some(peer) = self.peers.get_mut(name) else { return Err(HelloReject::UnknownNode) };

@@ -2,6 +2,7 @@
 //! Runs on the control thread.
 
 mod accept;
+mod adapters;
 mod adopted;
 mod error;
 mod event;

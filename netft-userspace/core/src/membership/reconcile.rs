@@ -1,16 +1,16 @@
 //! Makes networks and routes agree with endpoints: after every change the difference becomes commands and events.
 
+use super::adapters::MIN_MTU;
 use super::adopted::AdoptedSlot;
 use super::machine::Membership;
 use super::pairs::{Lower, pairs};
 use super::peer::{Endpoint, Route, RouteKey};
-use super::{Adapter, AdapterYield, MembershipCommand, MembershipEvent, Role, RouteInstall};
-use crate::adapter::{self, AdapterSeed};
+use super::{MembershipCommand, MembershipEvent, Role, RouteInstall};
 use crate::keys::data_key;
 use crate::networks::{self, Network};
 use crate::types::{Nanos, NodeId, RouteClass, RouteState, Slot, Timing, address_bytes};
 use netft_common::map::SlotConfig;
-use netft_common::wire::{ENCAPSULATION_BYTES, MAX_ENDPOINTS, NO_SLOT};
+use netft_common::wire::{MAX_ENDPOINTS, NO_SLOT};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -20,8 +20,6 @@ const MAX_ROUTES_PER_PEER: usize = 64;
 const RETIRE_NS: Nanos = 10_000_000_000;
 /// When to look for a free slot again.
 const RETRY_NS: Nanos = 5_000_000_000;
-/// IPv6 needs this much (RFC 8200, section 5).
-const MIN_MTU: u32 = 1280;
 
 /// A route as it should be.
 struct Wanted {
@@ -31,6 +29,13 @@ struct Wanted {
     network: String,
     metric: u32,
     mtu: u32,
+}
+
+/// Whether networks or own endpoints differ from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Regrouped {
+    Same,
+    Changed,
 }
 
 impl Route {
@@ -47,6 +52,24 @@ impl Membership {
             return;
         }
         self.regroup(now);
+        self.reconcile_all(now);
+    }
+
+    /// The same after a change of one peer: others are looked at only if it changed their networks.
+    pub(super) fn refresh_peer(&mut self, now: Nanos, name: &str) {
+        if !self.local.known {
+            return;
+        }
+        match self.regroup(now) {
+            Regrouped::Changed => self.reconcile_all(now),
+            Regrouped::Same => {
+                self.reconcile(now, name);
+                self.settle_adapters(now);
+            }
+        }
+    }
+
+    fn reconcile_all(&mut self, now: Nanos) {
         for name in self.peers.keys().cloned().collect::<Vec<_>>() {
             self.reconcile(now, &name);
         }
@@ -55,7 +78,7 @@ impl Membership {
     }
 
     /// Endpoints and networks.
-    fn regroup(&mut self, now: Nanos) {
+    fn regroup(&mut self, now: Nanos) -> Regrouped {
         let all = self.local.endpoints();
         let own = self.config.id;
         let theirs = self.peers.values().filter_map(|peer| peer.session.as_ref()).flat_map(|session| {
@@ -74,6 +97,7 @@ impl Membership {
                 self.events.push_back(MembershipEvent::NetworkChanged { network: name.clone(), old, new });
             }
         }
+        let mut outcome = if self.networks == networks { Regrouped::Same } else { Regrouped::Changed };
         self.networks = networks;
         let mut used: Vec<Endpoint> = all
             .into_iter()
@@ -88,7 +112,9 @@ impl Membership {
         self.endpoints = used;
         if self.speaker.set_endpoints(&self.endpoints) {
             self.hurry_all(now);
+            outcome = Regrouped::Changed;
         }
+        outcome
     }
 
     fn network_of(&self, endpoint: &Endpoint) -> Option<&Network> {
@@ -389,70 +415,6 @@ impl Membership {
     /// The configured peer with this id.
     pub(super) fn name_of(&self, id: NodeId) -> Option<String> {
         self.peers.iter().find(|(_, peer)| peer.id() == Some(id)).map(|(name, _)| name.clone())
-    }
-
-    /// Own MTU and identity, and those of the peers.
-    fn settle_adapters(&mut self, now: Nanos) {
-        let before = self.speaker.adapter;
-        let routes = self.peers.values().flat_map(|peer| peer.routes.values());
-        if let Some(mtu) = routes.map(|route| route.mtu).min() {
-            let inner = mtu.saturating_sub(u32::from(ENCAPSULATION_BYTES)).max(MIN_MTU);
-            self.seed.mtu = u16::try_from(inner).unwrap_or(u16::MAX);
-        }
-        let theirs: BTreeMap<NodeId, (String, Adapter)> = self
-            .peers
-            .iter()
-            .filter_map(|(name, peer)| {
-                peer.session.as_ref().map(|session| (session.life.id, (name.clone(), session.said.adapter)))
-            })
-            .collect();
-        let clash = |seed: &AdapterSeed| {
-            theirs
-                .range(..self.config.id)
-                .any(|(_, (_, adapter))| adapter::conflict(&seed.adapter(), adapter).is_some())
-        };
-        if clash(&self.seed) {
-            let free = |seed: &AdapterSeed| {
-                theirs.values().all(|(_, adapter)| adapter::conflict(&seed.adapter(), adapter).is_none())
-            };
-            let next = (1..=adapter::MAX_SALT)
-                .map(|step| AdapterSeed { salt: self.seed.salt.wrapping_add(step), ..self.seed })
-                .find(free);
-            self.seed = next.unwrap_or(self.seed);
-        }
-        let adapter = self.seed.adapter();
-        for (id, (peer, theirs)) in &theirs {
-            let who = if *id < self.config.id { AdapterYield::Here } else { AdapterYield::There };
-            if let Some(what) = adapter::conflict(&before, theirs) {
-                self.tell(now, MembershipEvent::AdapterConflict { peer: peer.clone(), what, who });
-            }
-        }
-        if adapter != before {
-            self.speaker.adapter = adapter;
-            self.commands.push_back(MembershipCommand::SetOwnAdapter(adapter));
-            let (old, new) = (before.to_string(), adapter.to_string());
-            self.events.push_back(MembershipEvent::AdapterChanged { old, new });
-            self.hurry_all(now);
-        }
-        self.settle_peer_adapters(adapter, &theirs);
-    }
-
-    /// A peer's adapter is known to the shell while nobody before it in line has the same identity.
-    fn settle_peer_adapters(&mut self, own: Adapter, theirs: &BTreeMap<NodeId, (String, Adapter)>) {
-        for (id, (name, adapter)) in theirs {
-            let clear = |other: &Adapter| adapter::conflict(adapter, other).is_none();
-            let free = clear(&own) && theirs.range(..*id).all(|(_, (_, other))| clear(other));
-            let Some(peer) = self.peers.get_mut(name) else { continue };
-            let wanted = free.then_some((*id, *adapter));
-            if peer.installed_adapter == wanted {
-                continue;
-            }
-            peer.installed_adapter = wanted;
-            self.commands.push_back(match wanted {
-                Some((id, adapter)) => MembershipCommand::SetPeerAdapter(id, adapter),
-                None => MembershipCommand::RemovePeerAdapter(*id),
-            });
-        }
     }
 }
 
