@@ -1,6 +1,7 @@
 //! The measuring side: sends one datagram, waits for its answer, notes how long it took.
 
-use super::responder::{Responder, address};
+use super::responder::Responder;
+use super::wire::Wire;
 use super::{Class, Wait};
 use crate::lab::Lab;
 use crate::traffic::{be_prompt, boottime_ns};
@@ -30,6 +31,7 @@ pub(super) struct Turn {
 /// A socket in n1 on netft's port, and what is needed to make heartbeats.
 pub(super) struct Client {
     socket: UdpSocket,
+    wire: Wire,
     node: NodeConfig,
     slot: SlotConfig,
     engine: EngineState,
@@ -38,8 +40,9 @@ pub(super) struct Client {
 
 impl Client {
     /// Opens it in n1.
-    pub fn open(lab: &Lab, responder: &Responder) -> Result<Self> {
-        let socket = lab.enter("n1", || Ok(UdpSocket::bind((address(1), PORT))?)).context("binding in n1")?;
+    pub fn open(lab: &Lab, wire: Wire, responder: &Responder) -> Result<Self> {
+        let socket =
+            lab.enter("n1", || Ok(UdpSocket::bind((wire.address(1), PORT))?)).context("binding in n1")?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let Responder { client_node: node, client_slot: slot, .. } = responder;
         let engine = EngineState {
@@ -48,7 +51,7 @@ impl Client {
             dead_interfaces: 0.into(),
             persistent: Default::default(),
         };
-        Ok(Self { socket, node: *node, slot: *slot, engine, sequence: 0 })
+        Ok(Self { socket, wire, node: *node, slot: *slot, engine, sequence: 0 })
     }
 
     /// `count` heartbeats, answered by XDP with leg 2.
@@ -78,7 +81,7 @@ impl Client {
                 heartbeat::request(&self.node, &self.slot, &self.engine, self.sequence, boottime_ns(), None)
                     .context("the slot has no remote end")?;
             let began = Instant::now();
-            self.socket.send_to(bytes_of(&leg), (address(2), port)).context("sending")?;
+            self.socket.send_to(bytes_of(&leg), (self.wire.address(2), port)).context("sending")?;
             match self.answer(&leg, is_answer)? {
                 Some(()) => turn.round_trips_ns.push(u64::try_from(began.elapsed().as_nanos())?),
                 None => turn.lost += 1,

@@ -1,7 +1,7 @@
 //! The rival: a thread in n2 that sends back whatever it receives, through the kernel's UDP stack.
 
 use super::client::pin;
-use super::responder::address;
+use super::wire::Wire;
 use super::{Class, Wait};
 use crate::lab::Lab;
 use anyhow::Result;
@@ -24,8 +24,8 @@ pub(super) struct Echo {
 
 impl Echo {
     /// Starts it, resting.
-    pub fn start(lab: &Lab, wait: Wait, class: Class) -> Result<Self> {
-        let socket = lab.enter("n2", || Ok(UdpSocket::bind((address(2), 0))?))?;
+    pub fn start(lab: &Lab, wire: Wire, wait: Wait, class: Class) -> Result<Self> {
+        let socket = lab.enter("n2", || Ok(UdpSocket::bind((wire.address(2), 0))?))?;
         socket.set_read_timeout(Some(Duration::from_millis(5)))?;
         socket.set_nonblocking(wait == Wait::Spin)?;
         let port = socket.local_addr()?.port();

@@ -1,12 +1,13 @@
 //! `bench reply`: how long until a heartbeat comes back, when XDP answers it and when a UDP echo in userspace does.
 //!
-//! One lab without daemons: a client in n1, the answering side in n2, a bridge between. The client sends the same 88
+//! One lab without daemons: a client in n1, the answering side in n2, a wire between. The client sends the same 88
 //! bytes through the same socket API to both; XDP also checks and makes a SipHash tag, the echo does nothing. All
 //! variants take turns in rounds, so that whatever the machine does meanwhile hits all of them.
 
 mod client;
 mod echo;
 mod responder;
+mod wire;
 
 use super::record::{Bound, Findings, PartRecord, measure};
 use super::stats::Summary;
@@ -20,6 +21,7 @@ use echo::Echo;
 use responder::Responder;
 use serde_json::json;
 use std::time::{Duration, Instant};
+use wire::Wire;
 
 /// The project's bound: XDP's median over the echo's.
 const RATIO_LIMIT: f64 = 0.6;
@@ -27,6 +29,7 @@ const RATIO_LIMIT: f64 = 0.6;
 /// Parts of `bench reply`.
 pub(super) const PARTS: &[Part] = &[
     Part { name: "idle", run: idle, short: true },
+    Part { name: "switched", run: switched, short: false },
     Part { name: "cpu", run: cpu, short: false },
     Part { name: "timers", run: timers, short: false },
     Part { name: "fifo", run: fifo, short: false },
@@ -66,19 +69,33 @@ impl Variant {
 }
 
 fn idle(form: Form) -> Result<PartRecord> {
+    measure(
+        "idle",
+        "nothing else runs; a client that blocks and one that spins, one veth pair to the answering side",
+        |_| take_turns(form, Wire::Direct, Class::Ordinary, variants(), &[(0, 1), (0, 2), (3, 4)]),
+    )
+}
+
+/// Through a bridge, whose own time is the same for everybody, so that ratios say less: bounds only against an echo
+/// that blocks, as a service does.
+fn switched(form: Form) -> Result<PartRecord> {
+    measure(
+        "switched",
+        "the same through the lab's switch: a bridge, and a program at each of its ports",
+        |_| take_turns(form, Wire::Switched, Class::Ordinary, variants(), &[(0, 1)]),
+    )
+}
+
+fn variants() -> Vec<Variant> {
     use Class::Ordinary;
     use Wait::{Block, Spin};
-    measure("idle", "nothing else runs; a client that blocks and one that spins", |_| {
-        let variants = vec![
-            Variant::new("xdp, client blocks", Block, None),
-            Variant::new("echo blocks, client blocks", Block, Some((Block, Ordinary))),
-            Variant::new("echo spins, client blocks", Block, Some((Spin, Ordinary))),
-            Variant::new("xdp, client spins", Spin, None),
-            Variant::new("echo spins, client spins", Spin, Some((Spin, Ordinary))),
-        ];
-        let pairs = [(0, 1), (0, 2), (3, 4)];
-        take_turns(form, Class::Ordinary, variants, &pairs)
-    })
+    vec![
+        Variant::new("xdp, client blocks", Block, None),
+        Variant::new("echo blocks, client blocks", Block, Some((Block, Ordinary))),
+        Variant::new("echo spins, client blocks", Block, Some((Spin, Ordinary))),
+        Variant::new("xdp, client spins", Spin, None),
+        Variant::new("echo spins, client spins", Spin, Some((Spin, Ordinary))),
+    ]
 }
 
 fn cpu(form: Form) -> Result<PartRecord> {
@@ -102,12 +119,13 @@ fn under(name: &'static str, what: &'static str, kind: Kind, form: Form) -> Resu
             Variant::new("echo", Wait::Block, Some((Wait::Block, Class::Ordinary))),
         ];
         let _stress = Stress::start(kind)?;
-        take_turns(form, Class::Prompt, variants, &[(0, 1), (0, 2)])
+        take_turns(form, Wire::Direct, Class::Prompt, variants, &[(0, 1), (0, 2)])
     })
 }
 
 fn take_turns(
     form: Form,
+    wire: Wire,
     client_class: Class,
     mut variants: Vec<Variant>,
     pairs: &[(usize, usize)],
@@ -119,12 +137,13 @@ fn take_turns(
     let name = LabGuard::unique_name("reply");
     interrupt::take_down(&name)?;
     let lab = LabGuard::up(&Options::new(&name, 2, 1).daemon_less())?;
-    let responder = Responder::attach(&lab)?;
+    wire.lay(&lab)?;
+    let responder = Responder::attach(&lab, wire)?;
     let echoes = variants
         .iter()
-        .map(|variant| variant.echo.map(|(wait, class)| Echo::start(&lab, wait, class)).transpose())
+        .map(|variant| variant.echo.map(|(wait, class)| Echo::start(&lab, wire, wait, class)).transpose())
         .collect::<Result<Vec<_>>>()?;
-    let mut client = Client::open(&lab, &responder)?;
+    let mut client = Client::open(&lab, wire, &responder)?;
     let samples = std::thread::scope(|scope| {
         let worker = scope.spawn(|| -> Result<Vec<Variant>> {
             client::settle(client_class)?;

@@ -1,5 +1,6 @@
 //! The XDP side: netft's program on n2's interface, with one slot filled in by hand.
 
+use super::wire::Wire;
 use crate::lab::Lab;
 use crate::test::workspace_root;
 use anyhow::{Context, Result, bail};
@@ -8,14 +9,14 @@ use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable, bytes_of};
 use netft_common::map::{LAYOUT_VERSION, NodeConfig, SlotConfig, name};
-use std::net::{IpAddr, Ipv4Addr};
 
 /// Slot of the client's route on both ends.
 const SLOT: u32 = 7;
 const CLUSTER: u32 = 77;
 
-/// The attached program; it goes when this is dropped.
+/// The attached programs; they go when this is dropped.
 pub(super) struct Responder {
+    _pass: Option<Ebpf>,
     _ebpf: Ebpf,
     /// "native" or "generic".
     pub mode: String,
@@ -27,12 +28,9 @@ pub(super) struct Responder {
 
 impl Responder {
     /// Loads it and attaches it in n2.
-    pub fn attach(lab: &Lab) -> Result<Self> {
-        let path = workspace_root().join("netft-ebpf/prebuilt/netft.bpf.o");
-        let mut ebpf = EbpfLoader::new()
-            .load_file(&path)
-            .with_context(|| format!("loading {}: it needs CAP_BPF and CAP_NET_ADMIN", path.display()))?;
-        let (client, server) = (mapped(1), mapped(2));
+    pub fn attach(lab: &Lab, wire: Wire) -> Result<Self> {
+        let mut ebpf = load("netft")?;
+        let [client, server] = [1, 2].map(|node| netft_core::types::address_bytes(wire.address(node)));
         let keys =
             [[0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908], [0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918]];
         let slot = |peer, local, remote, [send_key, receive_key]: [[u64; 2]; 2]| SlotConfig {
@@ -61,13 +59,14 @@ impl Responder {
             ebpf.program_mut("netft").context("the object has no program \"netft\"")?.try_into()?;
         program.load()?;
         let mode = lab.enter("n2", || {
-            if program.attach("net1", XdpMode::Driver).is_ok() {
+            if program.attach(wire.device(), XdpMode::Driver).is_ok() {
                 return Ok("native");
             }
-            program.attach("net1", XdpMode::Skb).context("attaching XDP to net1 in n2")?;
+            program.attach(wire.device(), XdpMode::Skb).context("attaching XDP in n2")?;
             Ok("generic")
         })?;
         Ok(Self {
+            _pass: attach_pass(lab, wire)?,
             _ebpf: ebpf,
             mode: mode.to_string(),
             client_node: node(1),
@@ -76,13 +75,27 @@ impl Responder {
     }
 }
 
-/// The lab's address of a node on net1.
-pub(super) fn address(node: u8) -> IpAddr {
-    Ipv4Addr::new(10, 77, 1, node).into()
+/// An XDP_TX reply leaves a veth only if its other end has a program too: one that passes everything. The switch's
+/// ports have one already.
+fn attach_pass(lab: &Lab, wire: Wire) -> Result<Option<Ebpf>> {
+    if wire == Wire::Switched {
+        return Ok(None);
+    }
+    let mut ebpf = load("lab")?;
+    let program: &mut Xdp = ebpf.program_mut("xdp_pass").context("no program \"xdp_pass\"")?.try_into()?;
+    program.load()?;
+    lab.enter("n1", || {
+        let attached = program.attach(wire.device(), XdpMode::Driver);
+        attached.with_context(|| format!("attaching XDP to {} in n1", wire.device())).map(|_| ())
+    })?;
+    Ok(Some(ebpf))
 }
 
-fn mapped(node: u8) -> [u8; 16] {
-    netft_core::types::address_bytes(address(node))
+fn load(object: &str) -> Result<Ebpf> {
+    let path = workspace_root().join(format!("netft-ebpf/prebuilt/{object}.bpf.o"));
+    EbpfLoader::new()
+        .load_file(&path)
+        .with_context(|| format!("loading {}: it needs CAP_BPF and CAP_NET_ADMIN", path.display()))
 }
 
 fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
