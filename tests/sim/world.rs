@@ -22,7 +22,7 @@ pub const LATENESS_NS: Nanos = 120 * US;
 /// From an engine's wake to its last store and send.
 const WORK_NS: Nanos = 10 * US;
 /// From a leg's arrival to the departure of its reply.
-const XDP_NS: Nanos = 1 * US;
+const XDP_NS: Nanos = US;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
