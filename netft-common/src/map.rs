@@ -24,7 +24,7 @@ pub mod name {
     pub const STATES: &str = "STATES";
     /// Active-route words, one `u64` per node id (see [`super::ActiveRoute`]). Engine writes.
     pub const ACTIVE: &str = "ACTIVE";
-    /// [`super::counter`]s: per-CPU array of `u64`, not mmapable. Kernel writes.
+    /// [`super::Counter`]s: per-CPU array of `u64`, not mmapable. Kernel writes.
     pub const COUNTERS: &str = "COUNTERS";
     /// Hash of the node's own addresses ([u8; 16]) to 1: tells a wrong slot from somebody else's packet.
     pub const LOCAL: &str = "LOCAL";
@@ -56,7 +56,7 @@ pub struct EngineState {
     pub flags: AtomicU64,
     /// Bit i set = the interface with number i is dead: one store takes all its routes away from transmitters.
     pub dead_interfaces: AtomicU64,
-    /// Next hello/data sequence floor and such: words that must outlive a restart. [0] = next data sequence.
+    /// Next hello/data sequence floor and such: words that must outlive a restart. The first is the next data sequence.
     pub persistent: [AtomicU64; 5],
 }
 

@@ -61,7 +61,7 @@ impl Client {
         Ok(Self { socket: socket.to_owned(), lines: BufReader::new(stream) })
     }
 
-    /// Sends a request; its answer (or the first of many) comes with [`Self::next`].
+    /// Sends a request; its answer (or the first of many) comes with `next`.
     pub fn send(&mut self, request: Request) -> Result<(), ClientError> {
         let follow = matches!(request, Request::Events { follow: true, .. });
         let mut line = serde_json::to_vec(&Envelope { version: VERSION, request })

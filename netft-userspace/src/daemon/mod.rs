@@ -1,6 +1,6 @@
 //! netftd: joins membership, engine, the kernel's interface list and the control socket on one thread.
 //!
-//! Every input is one mutation, then everything that follows from it is carried out ([`Daemon::drain`]) before the
+//! Every input is one mutation, then everything that follows from it is carried out (`Daemon::drain`) before the
 //! next one is looked at, so listings never show a state that is half made.
 
 mod names;

@@ -17,7 +17,7 @@ pub enum Wait {
     Spin,
 }
 
-/// What [`Engine::start`] needs to know.
+/// What [`super::Engine::start`] needs to know.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// The cluster.
@@ -53,7 +53,7 @@ pub enum XdpMode {
     None,
 }
 
-/// What became of an interface in [`Engine::set_interfaces`].
+/// What became of an interface in [`super::Engine::set_interfaces`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct InterfaceReport {
     /// Its name.
@@ -64,7 +64,7 @@ pub struct InterfaceReport {
     pub note: Option<String>,
 }
 
-/// What [`Engine::recv`] brings.
+/// What [`super::Engine::recv`] brings.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EngineInput {
     /// A message of kind hello arrived, unverified.
@@ -82,7 +82,7 @@ pub enum EngineInput {
     Note(String),
 }
 
-/// What [`Engine::stop`] leaves behind.
+/// What [`super::Engine::stop`] leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {
     /// Nothing: programs, pins, `netft0` with its addresses, routes and neighbours are removed.
