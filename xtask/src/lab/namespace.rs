@@ -1,5 +1,6 @@
 //! Network namespaces: entering them, starting programs in them, finding who lives in them.
 
+use super::process::task_state;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -90,13 +91,18 @@ fn identity(path: &Path) -> Option<Identity> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Whether a thread of process `pid` lives in the namespace `name`.
+/// Whether process `pid` lives in the namespace `name`, or is still dying.
 ///
-/// A killed process is gone by this measure only when every thread has closed its files: the kernel drops a thread's
-/// namespaces after its files (`do_exit`, kernel/exit.c), while the process may be a zombie long before, with other
-/// threads still holding its sockets.
+/// A thread that exits leaves its namespaces before the sockets that it was the last to hold are closed, and becomes
+/// a zombie after that (`do_exit`, kernel/exit.c: `exit_task_namespaces`, `exit_task_work`, `exit_notify`). So a
+/// killed process is gone only when each of its threads is gone or a zombie.
 pub fn holds(name: &str, pid: i32) -> bool {
-    identity(&path(name)).is_some_and(|wanted| lives_in(pid, &[wanted]))
+    let Some(wanted) = identity(&path(name)) else { return false };
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().map(|thread| thread.path()).any(|thread| match identity(&thread.join("ns/net")) {
+        Some(found) => found == wanted,
+        None => task_state(&thread).is_some_and(|state| !matches!(state, 'Z' | 'X')),
+    })
 }
 
 /// Processes with a thread in one of the namespaces `names`.

@@ -172,7 +172,8 @@ fn all_stopped(pid: i32) -> bool {
     threads.flatten().filter_map(|thread| task_state(&thread.path())).all(|state| state == 'T')
 }
 
-fn task_state(folder: &Path) -> Option<char> {
+/// The state letter of a thread, from the `stat` in its folder under `/proc`; `None` when it is gone.
+pub fn task_state(folder: &Path) -> Option<char> {
     let stat = fs::read_to_string(folder.join("stat")).ok()?;
     // The name before it may hold anything, also spaces and brackets.
     stat.rsplit(") ").next()?.chars().next()
