@@ -90,5 +90,5 @@ fn run_parts(name: &'static str, options: &Options, parts: &[Part]) -> Result<()
         records.push(record);
     }
     println!("\nwritten: {}", path.display());
-    record::judge(&records)
+    record::judge(&records, form)
 }

@@ -1,5 +1,6 @@
 //! What a measurement leaves behind: its bounds on the terminal, everything in a JSON file.
 
+use super::Form;
 use crate::traffic::{Monitor, MonitorReport};
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -170,15 +171,27 @@ pub fn keep(path: &Path, measurement: &str, order: &[&str], part: &PartRecord) -
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
+/// How far the short form may miss a bound on speed: it runs among the tests, where the machine may be busy, and
+/// asserts behaviour (counts are exact) and order (XDP is faster than an echo). The full form grants nothing.
+const SHORT_FORM_SLACK: f64 = 1.6;
+
 /// Turns bounds that didn't hold into an error.
-pub fn judge(parts: &[PartRecord]) -> Result<()> {
+pub(super) fn judge(parts: &[PartRecord], form: Form) -> Result<()> {
+    let slack = match form {
+        Form::Short => SHORT_FORM_SLACK,
+        Form::Full => 1.0,
+    };
     let broken: Vec<_> = parts
         .iter()
-        .flat_map(|part| part.bounds.iter().filter(|bound| !bound.held).map(move |bound| (part.name, bound)))
+        .flat_map(|part| part.bounds.iter().map(move |bound| (part.name, bound)))
+        .filter(|(_, bound)| !bound.held && bound.measured > bound.limit * slack)
         .map(|(part, bound)| format!("{part}: {} {:.3} > {:.3}", bound.what, bound.measured, bound.limit))
         .collect();
     anyhow::ensure!(broken.is_empty(), "bounds that did not hold:\n  {}", broken.join("\n  "));
-    println!("every bound held");
+    println!(
+        "{}",
+        if form == Form::Short { "every bound of the short form held" } else { "every bound held" }
+    );
     Ok(())
 }
 
