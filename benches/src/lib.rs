@@ -1,1 +1,2 @@
-//! Criterion benches live in `benches/`.
+//! Criterion benches of the parts; `cargo bench -p netft-benches`. What is measured side by side in the lab is
+//! `cargo xtask bench`.
