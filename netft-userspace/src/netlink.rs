@@ -3,14 +3,16 @@
 use crate::rtnl::{self, Client, Request, attributes, kind, string, u32_at};
 use crate::sys;
 use netft_core::membership::Interface;
-use netft_core::types::{InterfaceNumber, LinkState};
+use netft_core::types::{InterfaceNumber, LinkState, Nanos};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 /// Why the kernel's interface list couldn't be had.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,19 @@ const IFADDR: usize = 8;
 const RTMSG: usize = 12;
 /// Changes come in bursts (a link going up makes a dozen messages): wait this long for more before listing.
 const SETTLE: Duration = Duration::from_millis(5);
+/// Listed again this long after the last time, also if no change was told: a notification may be lost.
+const RELIST: Duration = Duration::from_secs(2);
+
+/// The usable interfaces as the kernel has them.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Sorted by number.
+    pub interfaces: Vec<Interface>,
+    /// Whether they differ from those of the listing before.
+    pub changed: bool,
+    /// When the kernel was asked, boottime: what it told earlier is in it.
+    pub at_ns: Nanos,
+}
 
 /// Watches links, addresses and default routes of the network namespace it was made in. Control thread only.
 ///
@@ -53,6 +68,8 @@ pub struct Monitor {
     numbers: BTreeMap<String, InterfaceNumber>,
     default_routes: Option<BTreeSet<u32>>,
     last: Option<Vec<Interface>>,
+    /// When to list next: kept here, so that a dropped future doesn't begin to wait anew.
+    due: Instant,
     buffer: Vec<u8>,
 }
 
@@ -68,34 +85,35 @@ impl Monitor {
             numbers: BTreeMap::new(),
             default_routes: None,
             last: None,
+            due: Instant::now(),
             buffer: vec![0; 1 << 16],
         })
     }
 
-    /// The usable interfaces: at once on the first call, then after each change that makes a difference.
+    /// The usable interfaces: at once on the first call, then soon after each change, and every [`RELIST`].
     /// Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Result<Vec<Interface>, NetlinkError> {
-        loop {
-            if self.last.is_some() {
-                let mut ready = self.events.readable().await.map_err(NetlinkError::Open)?;
-                // A future dropped here finds the socket readable again: nothing was taken from it yet.
-                tokio::time::sleep(SETTLE).await;
-                ready.clear_ready();
-                drop(ready);
-                self.drain();
-            }
-            let interfaces = self.snapshot()?;
-            if self.last.as_ref() != Some(&interfaces) {
-                self.last = Some(interfaces.clone());
-                return Ok(interfaces);
-            }
+    pub async fn next(&mut self) -> Result<Listing, NetlinkError> {
+        if tokio::time::timeout_at(self.due, self.events.readable()).await.is_ok() {
+            self.due = self.due.min(Instant::now() + SETTLE);
+            tokio::time::sleep_until(self.due).await;
         }
+        self.drain();
+        let at_ns = sys::boottime();
+        let interfaces = self.snapshot()?;
+        self.due = Instant::now() + RELIST;
+        let changed = self.last.as_ref() != Some(&interfaces);
+        if changed {
+            self.last = Some(interfaces.clone());
+        }
+        Ok(Listing { interfaces, changed, at_ns })
     }
 
     /// Takes all pending notifications; only what they say about default routes matters, the rest is listed anew.
     fn drain(&mut self) {
         loop {
-            match sys::netlink::receive(self.events.get_ref().as_fd(), &mut self.buffer) {
+            let buffer = &mut self.buffer;
+            let receive = |fd: &Arc<OwnedFd>| sys::netlink::receive(fd.as_fd(), buffer);
+            match self.events.try_io(Interest::READABLE, receive) {
                 Ok(length) => {
                     let about_default = |m: rtnl::Message<'_>| {
                         matches!(m.kind, kind::NEW_ROUTE | kind::DEL_ROUTE) && m.payload.get(1) == Some(&0)

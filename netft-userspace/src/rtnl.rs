@@ -3,6 +3,7 @@
 
 use crate::sys;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Message types and flags, as the kernel numbers them.
@@ -24,6 +25,10 @@ pub mod kind {
     pub const GET_NEIGHBOUR: u16 = 30;
 }
 
+/// Address families, linux/socket.h.
+pub const AF_INET: u8 = 2;
+/// See [`AF_INET`].
+pub const AF_INET6: u8 = 10;
 /// NLM_F_REQUEST.
 const REQUEST: u16 = 1;
 /// NLM_F_ACK.
@@ -119,6 +124,14 @@ pub fn attributes(payload: &[u8], skip: usize) -> impl Iterator<Item = (u16, &[u
         bytes = bytes.get(align(length)..).unwrap_or_default();
         Some((u16_at(header, 2) & 0x3fff, value))
     })
+}
+
+/// Family and bytes of an address, as messages want them.
+pub fn family_and_bytes(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
+    }
 }
 
 /// The `u16` at `offset`; 0 if the bytes end before.

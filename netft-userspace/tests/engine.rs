@@ -74,7 +74,7 @@ impl Node {
         let mut engine = Engine::start(self.options()).await.unwrap();
         let interfaces = interfaces().await;
         assert_eq!(interfaces.len(), usize::from(NETWORKS), "{interfaces:?}");
-        let reports = engine.set_interfaces(&interfaces);
+        let reports = engine.set_interfaces(&interfaces, sys::boottime());
         for network in 1..=NETWORKS {
             let interface = interfaces.iter().find(|i| i.name == format!("net{network}")).unwrap();
             engine.set_route(&route(self.id, network, interface)).await.unwrap();
@@ -176,6 +176,7 @@ fn route(id: u16, network: u16, interface: &Interface) -> RouteInstall {
         data_send_key: data_key(id),
         data_receive_key: data_key(peer),
         class: RouteClass::SameSubnet,
+        remote_mac: None,
         timing: Timing { delay_ns: 5_000_000, threshold: 20 },
         network: format!("Cluster Network {network}"),
         metric: 40_000 + u32::from(network),
@@ -188,7 +189,7 @@ async fn interfaces() -> Vec<Interface> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         // Until the addresses of all of them are there.
-        let interfaces = monitor.next().await.unwrap();
+        let interfaces = monitor.next().await.unwrap().interfaces;
         if interfaces.len() == usize::from(NETWORKS) || Instant::now() > deadline {
             return interfaces;
         }
@@ -367,7 +368,7 @@ async fn refusals() {
     program.load().unwrap();
     let link = program.attach("net1", aya::programs::XdpMode::Driver).unwrap();
     let mut engine = Engine::start(node.options()).await.unwrap();
-    let reports = engine.set_interfaces(&interfaces().await);
+    let reports = engine.set_interfaces(&interfaces().await, sys::boottime());
     let one = report(&reports, "net1");
     assert_eq!(one.mode, XdpMode::None);
     let note = one.note.clone().unwrap();
@@ -375,7 +376,7 @@ async fn refusals() {
     let two = report(&reports, "net2");
     assert_eq!((two.mode, &two.note), (XdpMode::Native, &None));
     program.detach(link).unwrap();
-    let reports = engine.set_interfaces(&interfaces().await);
+    let reports = engine.set_interfaces(&interfaces().await, sys::boottime());
     let one = report(&reports, "net1");
     assert_eq!((one.mode, &one.note), (XdpMode::Native, &None), "tried again");
 
@@ -398,7 +399,7 @@ async fn refusals() {
     // A veth whose peer has a large MTU takes no native XDP.
     node.ip("link set net2 mtu 9000");
     let mut engine = Engine::start(node.options()).await.unwrap();
-    let reports = engine.set_interfaces(&interfaces().await);
+    let reports = engine.set_interfaces(&interfaces().await, sys::boottime());
     let one = report(&reports, "net1");
     assert_eq!(one.mode, XdpMode::Generic);
     let note = one.note.clone().unwrap();

@@ -48,6 +48,26 @@ fn after_a_silent_cut_traffic_goes_on_over_the_other_network_and_comes_back() {
     assert!(udp.wait_for_arrival(back_ns, PATIENCE) && tcp.wait_for_arrival(back_ns, PATIENCE));
 }
 
+/// The kernel forgets where a silent neighbour is, and asks once a second; netft knows it from the peer's hello.
+#[test]
+fn a_route_that_is_down_keeps_its_neighbour_entry() {
+    let lab = cluster(&options(2, 2));
+    let entry = || {
+        let known = |address: IpAddr| {
+            let found = lab.exec("n1", &["ip", "neighbour", "get", &address.to_string(), "dev", "net1"]);
+            found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("lladdr"))
+        };
+        on_network(1, "n2").into_iter().any(known).then_some(())
+    };
+    lab.cut("n1", "net1", Direction::Both).unwrap();
+    for _ in 0..3 {
+        output_of(&lab, "n1", &["ip", "neighbour", "flush", "dev", "net1"]);
+        eventually("the entry is there again", PATIENCE, entry);
+    }
+    lab.heal("n1", "net1", Direction::Both).unwrap();
+    crate::support::whole(&lab);
+}
+
 #[test]
 fn one_way_loss_is_named_at_both_ends() {
     let lab = cluster(&options(2, 2));

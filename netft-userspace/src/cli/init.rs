@@ -106,7 +106,7 @@ fn interfaces() -> Vec<Interface> {
     let Ok(runtime) = runtime else { return Vec::new() };
     runtime.block_on(async {
         let Ok(mut monitor) = Monitor::new(vec!["netft0".to_owned()]) else { return Vec::new() };
-        monitor.next().await.unwrap_or_default()
+        monitor.next().await.map(|listing| listing.interfaces).unwrap_or_default()
     })
 }
 

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::control::{Asked, Request, Server, ServerError, refusal};
 use crate::engine::{Engine, EngineInput, InterfaceReport, StopMode};
 use crate::listing::Versioned;
-use crate::netlink::{self, Monitor};
+use crate::netlink::{self, Listing, Monitor};
 use anyhow::Context;
 use names::Names;
 use netft_core::detect::DetectorEvent;
@@ -33,6 +33,8 @@ use tokio::time::Instant;
 const REQUESTS_WAITING: usize = 16;
 /// How long a goodbye may travel before everything is taken down: legs say it as well as hellos.
 const GOODBYE: Duration = Duration::from_millis(50);
+/// How often neighbour entries are looked after while routes are down.
+const NEIGHBOURS_EVERY: Duration = Duration::from_millis(250);
 /// The longest sleep of the loop.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
@@ -79,6 +81,10 @@ struct Daemon {
     record: Record,
     names: Names,
     interfaces: Vec<Interface>,
+    /// When the kernel listed them.
+    listed_ns: Nanos,
+    /// When to look after the neighbour entries of routes that are down.
+    neighbours_at: Option<Instant>,
     reports: Vec<InterfaceReport>,
     /// What a slot is; kept a little longer than membership does, for the events of its removal.
     slots: BTreeMap<Slot, RouteName>,
@@ -116,9 +122,8 @@ impl Daemon {
             let sleep = self.sleep();
             tokio::select! {
                 input = self.engine.recv() => self.handle_input(input).await,
-                interfaces = self.monitor.next() => {
-                    let interfaces = interfaces.context("the kernel's interface list is lost")?;
-                    self.handle_interfaces(interfaces);
+                listing = self.monitor.next() => {
+                    self.handle_interfaces(listing.context("the kernel's interface list is lost")?);
                 }
                 Some(asked) = requests.recv() => self.answer(asked).await,
                 () = tokio::time::sleep(sleep) => self.handle_timeout(),
@@ -137,13 +142,18 @@ impl Daemon {
     fn sleep(&self) -> Duration {
         let due = Duration::from_nanos(self.membership.poll_timeout().saturating_sub(crate::sys::boottime()));
         let watchdog = self.watchdog.as_ref().map(|w| w.next.saturating_duration_since(Instant::now()));
-        due.min(watchdog.unwrap_or(LONGEST_SLEEP)).min(LONGEST_SLEEP)
+        let neighbours = self.neighbours_at.map(|at| at.saturating_duration_since(Instant::now()));
+        [watchdog, neighbours].into_iter().flatten().fold(due.min(LONGEST_SLEEP), Duration::min)
     }
 
     fn handle_timeout(&mut self) {
         let now = crate::sys::boottime();
         if self.membership.poll_timeout() <= now {
             self.membership.handle_timeout(now);
+        }
+        if self.neighbours_at.is_some_and(|at| at <= Instant::now()) {
+            let again = self.engine.keep_neighbours();
+            self.neighbours_at = again.then(|| Instant::now() + NEIGHBOURS_EVERY);
         }
         if let Some(watchdog) = &mut self.watchdog
             && watchdog.next <= Instant::now()
@@ -195,6 +205,7 @@ impl Daemon {
                     let peer = self.name_of(&info);
                     self.slots.insert(route.slot, RouteName { peer, local: info.local, remote: info.remote });
                 }
+                self.neighbours_at.get_or_insert_with(Instant::now);
                 self.engine.set_route(&route).await
             }
             MembershipCommand::RemoveRoute(slot) => {
@@ -233,6 +244,7 @@ impl Daemon {
             DetectorEvent::Route(record) => {
                 let name = self.slots.get(&record.slot).cloned();
                 self.record.route(name, &record);
+                self.neighbours_at.get_or_insert_with(Instant::now);
                 self.membership.handle_route(record.at_ns, record.slot, record.new);
             }
             DetectorEvent::Active { at_ns, peer, old, new } => {
@@ -251,7 +263,12 @@ impl Daemon {
         }
     }
 
-    fn handle_interfaces(&mut self, interfaces: Vec<Interface>) {
+    fn handle_interfaces(&mut self, listing: Listing) {
+        let Listing { interfaces, changed, at_ns } = listing;
+        self.listed_ns = at_ns;
+        if !changed {
+            return self.engine.confirm_links(at_ns);
+        }
         for interface in &interfaces {
             let old =
                 self.interfaces.iter().find(|known| known.name == interface.name).map(|known| known.link);
@@ -273,13 +290,14 @@ impl Daemon {
         self.membership.handle_interfaces(crate::sys::boottime(), self.interfaces.clone(), &sources);
         let used: Vec<Interface> =
             self.interfaces.iter().filter(|i| self.is_used(&i.name)).cloned().collect();
-        let reports = self.engine.set_interfaces(&used);
+        let reports = self.engine.set_interfaces(&used, self.listed_ns);
         for report in &reports {
             if let Some(note) = report.note.as_ref().filter(|_| !self.reports.contains(report)) {
                 self.record.note(Note::Warning, "interface", &report.name, note);
             }
         }
         self.reports = reports;
+        self.neighbours_at = Some(Instant::now());
     }
 
     /// Role 0 keeps netft off an interface altogether: no program, no socket.

@@ -66,8 +66,9 @@ impl Daemon {
         Server::check_free(&config.socket)?;
         let lock = lock(&config.state_dir)?;
         let mut monitor = Monitor::new(vec![config.adapter_name.clone()])?;
-        let interfaces = monitor.next().await?;
-        let seed = AdapterSeed::new(first_mac(&interfaces, &config), adapter_mac(&config.adapter_name));
+        let listing = monitor.next().await?;
+        let seed =
+            AdapterSeed::new(first_mac(&listing.interfaces, &config), adapter_mac(&config.adapter_name));
         let mut engine = Engine::start(EngineOptions {
             cluster_id: config.cluster_id,
             node_id: config.node_id,
@@ -113,6 +114,8 @@ impl Daemon {
             record,
             names,
             interfaces: Vec::new(),
+            listed_ns: 0,
+            neighbours_at: None,
             reports: Vec::new(),
             slots: BTreeMap::new(),
             node_states: BTreeMap::new(),
@@ -123,7 +126,7 @@ impl Daemon {
             watchdog,
         };
         daemon.announce();
-        daemon.handle_interfaces(interfaces);
+        daemon.handle_interfaces(listing);
         // Somebody else's program on one interface must not keep the node out of the cluster: that is said, and the
         // others are used. On all of them, there is nothing to run for.
         let usable = daemon.reports.iter().any(|report| report.mode != XdpMode::None);

@@ -1,6 +1,10 @@
 //! `netft0`: the persistent TAP device, its addresses, the neighbours behind it and the routes to them.
 
-use crate::rtnl::{self, CREATE_OR_REPLACE, Client, Request, attributes, kind, string, u32_at};
+use super::neighbours::{NDMSG, NUD_PERMANENT, NUD_STALE, Neighbour};
+use crate::rtnl::{
+    self, AF_INET, AF_INET6, CREATE_OR_REPLACE, Client, Request, attributes, family_and_bytes, kind, string,
+    u32_at,
+};
 use crate::sys::device::{Persistence, open_tap, persist_tap};
 use netft_core::membership::Adapter;
 use netft_core::types::NodeId;
@@ -39,15 +43,10 @@ pub enum AdapterError {
 const RTO_MIN_MS: u32 = 5;
 /// Who made our routes (RTPROT_*): an unused number, so that `ip route` shows that they are ours.
 const PROTOCOL: u8 = 33;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 const RT_TABLE_MAIN: u8 = 254;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
-const NUD_STALE: u16 = 0x04;
-const NUD_PERMANENT: u16 = 0x80;
 const IFINFO: usize = crate::netlink::IFINFO;
-const NDMSG: usize = 12;
 const IFADDR: usize = 8;
 
 /// The device while the engine runs.
@@ -174,7 +173,8 @@ impl NetAdapter {
             return;
         };
         for address in [IpAddr::from(adapter.ipv4), IpAddr::from(adapter.ipv6)] {
-            let neighbour = self.neighbour(kind::DEL_NEIGHBOUR, 0, NUD_PERMANENT, address, &adapter.mac);
+            let neighbour =
+                self.neighbour(address, adapter.mac).request(kind::DEL_NEIGHBOUR, 0, NUD_PERMANENT);
             // What isn't there needs no removal.
             let _ = self.client.request(neighbour);
         }
@@ -201,8 +201,8 @@ impl NetAdapter {
     /// 169.254.0.0/16: that would take the cloud's metadata service (169.254.169.254) away.
     fn install(&mut self, adapter: &Adapter) -> Result<(), AdapterError> {
         for address in [IpAddr::from(adapter.ipv4), IpAddr::from(adapter.ipv6)] {
-            let request =
-                self.neighbour(kind::NEW_NEIGHBOUR, CREATE_OR_REPLACE, NUD_PERMANENT, address, &adapter.mac);
+            let neighbour = self.neighbour(address, adapter.mac);
+            let request = neighbour.request(kind::NEW_NEIGHBOUR, CREATE_OR_REPLACE, NUD_PERMANENT);
             self.request(request, || format!("the neighbour {address}"))?;
         }
         let request = self.route(kind::NEW_ROUTE, CREATE_OR_REPLACE, adapter.ipv4.into(), 32);
@@ -239,7 +239,8 @@ impl NetAdapter {
             let _ = self.client.dump(Request::new(kind::GET_NEIGHBOUR, 0, &fixed), each);
         }
         for (address, mac) in found.into_iter().filter(|(address, _)| !address.is_multicast()) {
-            let request = self.neighbour(kind::NEW_NEIGHBOUR, CREATE_OR_REPLACE, NUD_STALE, address, &mac);
+            let neighbour = self.neighbour(address, mac);
+            let request = neighbour.request(kind::NEW_NEIGHBOUR, CREATE_OR_REPLACE, NUD_STALE);
             let _ = self.client.request(request);
         }
     }
@@ -306,15 +307,8 @@ impl NetAdapter {
         if address.is_ipv4() { request.attribute(IFA_BROADCAST, &[169, 254, 255, 255]) } else { request }
     }
 
-    fn neighbour(&self, kind: u16, flags: u16, state: u16, address: IpAddr, mac: &[u8; 6]) -> Request {
-        const NDA_DST: u16 = 1;
-        const NDA_LLADDR: u16 = 2;
-        let (family, bytes) = family_and_bytes(address);
-        let mut fixed = [0; NDMSG];
-        fixed[0] = family;
-        fixed[4..8].copy_from_slice(&self.ifindex.to_ne_bytes());
-        fixed[8..10].copy_from_slice(&state.to_ne_bytes());
-        Request::new(kind, flags, &fixed).attribute(NDA_DST, &bytes).attribute(NDA_LLADDR, mac)
+    fn neighbour(&self, address: IpAddr, mac: [u8; 6]) -> Neighbour {
+        Neighbour { ifindex: self.ifindex, address, mac }
     }
 
     fn route(&self, kind: u16, flags: u16, destination: IpAddr, prefix: u8) -> Request {
@@ -337,13 +331,6 @@ impl NetAdapter {
             // metric alone, so it would take the route of another interface (fib6_add_rt2node, net/ipv6/ip6_fib.c).
             request.attribute(RTA_PRIORITY, &3343u32.to_ne_bytes())
         }
-    }
-}
-
-fn family_and_bytes(address: IpAddr) -> (u8, Vec<u8>) {
-    match address {
-        IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
-        IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
     }
 }
 

@@ -56,8 +56,8 @@ pub enum Command {
     SetRoute(RouteSetup, Path),
     /// A route goes.
     RemoveRoute(Slot),
-    /// An interface: its kernel index, and its link as the control thread sees it.
-    SetInterface(InterfaceNumber, u32, LinkState),
+    /// An interface: its kernel index, its link as the kernel listed it, and when it did.
+    SetInterface(InterfaceNumber, u32, LinkState, Nanos),
     /// An interface goes.
     RemoveInterface(InterfaceNumber),
 }
@@ -225,6 +225,15 @@ fn prepare(priority: Option<u8>, cpu: Option<usize>, status: &Status) -> Vec<Str
     notes
 }
 
+/// What this thread knows of an interface.
+#[derive(Clone, Copy)]
+struct Link {
+    ifindex: u32,
+    state: LinkState,
+    /// When it learned that.
+    since_ns: Nanos,
+}
+
 struct Worker {
     node: NodeConfig,
     maps: Arc<SharedMaps>,
@@ -237,7 +246,7 @@ struct Worker {
     netlink: OwnedFd,
     netlink_buffer: Box<[u8]>,
     paths: Box<[Option<Path>]>,
-    interfaces: [Option<(u32, LinkState)>; InterfaceNumber::LIMIT as usize],
+    interfaces: [Option<Link>; InterfaceNumber::LIMIT as usize],
     wait: Wait,
     /// There are commands.
     woken: bool,
@@ -307,9 +316,13 @@ impl Worker {
                     self.detector.handle_command(now, DetectorCommand::RemoveRoute(slot));
                     self.paths[slot.index()] = None;
                 }
-                Command::SetInterface(number, ifindex, link) => {
-                    self.interfaces[usize::from(number.get())] = Some((ifindex, link));
-                    self.detector.handle_command(now, DetectorCommand::SetLink(number, link));
+                Command::SetInterface(number, ifindex, state, at_ns) => {
+                    let known = &mut self.interfaces[usize::from(number.get())];
+                    // A notification that came after the listing knows better.
+                    if known.is_none_or(|link| link.ifindex != ifindex || link.since_ns < at_ns) {
+                        *known = Some(Link { ifindex, state, since_ns: at_ns });
+                        self.detector.handle_command(now, DetectorCommand::SetLink(number, state));
+                    }
                 }
                 Command::RemoveInterface(number) => {
                     self.interfaces[usize::from(number.get())] = None;
@@ -321,7 +334,7 @@ impl Worker {
     }
 
     /// Carrier and administrative state, as soon as the kernel tells. A lost message (ENOBUFS) is made up for by the
-    /// control thread, which has a socket of its own.
+    /// control thread, which has the kernel list them again and again.
     fn take_link_events(&mut self, now: Nanos) {
         // What is left over makes the next poll return at once.
         for _ in 0..PER_LOOP {
@@ -336,13 +349,14 @@ impl Worker {
                 };
                 let ifindex = u32_at(message.payload, 4);
                 for (number, interface) in (0u8..).zip(self.interfaces.iter_mut()) {
-                    if let (Some((known, old)), Some(number)) =
-                        (interface.as_mut(), InterfaceNumber::new(number))
-                        && *known == ifindex
-                        && *old != state
+                    if let (Some(link), Some(number)) = (interface.as_mut(), InterfaceNumber::new(number))
+                        && link.ifindex == ifindex
                     {
-                        *old = state;
-                        self.detector.handle_command(now, DetectorCommand::SetLink(number, state));
+                        link.since_ns = now;
+                        if link.state != state {
+                            link.state = state;
+                            self.detector.handle_command(now, DetectorCommand::SetLink(number, state));
+                        }
                     }
                 }
             }

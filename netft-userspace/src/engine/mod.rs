@@ -7,6 +7,7 @@ mod adapter;
 mod data;
 mod detection;
 mod maps;
+mod neighbours;
 mod routes;
 mod sockets;
 mod types;
@@ -19,6 +20,7 @@ pub use maps::MapsError;
 pub use types::{EngineInput, EngineOptions, EngineStats, InterfaceReport, StopMode, Wait, XdpMode};
 pub use xdp::XdpError;
 
+use crate::rtnl::Client;
 use crate::sys;
 use crate::sys::socket::{Neighbour, SocketAddress, send_to};
 use adapter::NetAdapter;
@@ -30,7 +32,7 @@ use netft_common::wire::{self, flags};
 use netft_core::data::DataPlane;
 use netft_core::detect::{DetectorCommand, DetectorConfig, RouteView};
 use netft_core::membership::{Adapter, HelloTransmit, Interface, RouteInstall};
-use netft_core::types::{InterfaceNumber, LinkState, NodeId, Slot, address_bytes};
+use netft_core::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot, address_bytes};
 use sockets::Sockets;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -95,6 +97,7 @@ pub struct Engine {
     loaded: Loaded,
     folder: PinFolder,
     events: AsyncFd<Arc<OwnedFd>>,
+    netlink: Client,
     pending: VecDeque<EngineInput>,
     /// Slots of an earlier daemon that [`Engine::set_route`] hasn't confirmed yet.
     adopted: BTreeSet<Slot>,
@@ -178,6 +181,7 @@ impl Engine {
             loaded,
             folder,
             events,
+            netlink: Client::new().map_err(EngineError::Threads)?,
             pending: VecDeque::new(),
             adopted,
             routes: BTreeMap::new(),
@@ -203,8 +207,9 @@ impl Engine {
     }
 
     /// These are all usable interfaces now: attaches XDP, opens and closes sockets, tells the detector about links.
-    /// Interfaces that vanished lose their program. Idempotent. One report for each interface.
-    pub fn set_interfaces(&mut self, interfaces: &[Interface]) -> Vec<InterfaceReport> {
+    /// Interfaces that vanished lose their program. Idempotent. One report for each interface. `at_ns` is when the kernel
+    /// listed them.
+    pub fn set_interfaces(&mut self, interfaces: &[Interface], at_ns: Nanos) -> Vec<InterfaceReport> {
         let mut reports: Vec<InterfaceReport> =
             interfaces.iter().map(|interface| self.attach(interface)).collect();
         let usable: Vec<&Interface> = interfaces
@@ -238,7 +243,7 @@ impl Engine {
                 report.note = Some(report.note.take().map_or(why.clone(), |note| format!("{note}; {why}")));
             }
         }
-        self.tell_links(&usable);
+        self.tell_links(&usable, at_ns);
         self.reinstall(&changes.opened);
         for ifindex in self.attachments.interfaces() {
             if !interfaces.iter().any(|interface| interface.ifindex == ifindex)
@@ -260,20 +265,25 @@ impl Engine {
         InterfaceReport { name: interface.name.clone(), mode, note }
     }
 
-    fn tell_links(&mut self, usable: &[&Interface]) {
+    fn tell_links(&mut self, usable: &[&Interface], at_ns: Nanos) {
         let mut gone = std::mem::take(&mut self.interfaces);
         for interface in usable {
-            let known = (interface.ifindex, interface.link);
-            if gone.remove(&interface.number) != Some(known) {
-                let (number, ifindex, link) = (interface.number, interface.ifindex, interface.link);
-                self.detection.send(detection::Command::SetInterface(number, ifindex, link));
-            }
-            self.interfaces.insert(interface.number, known);
+            gone.remove(&interface.number);
+            self.interfaces.insert(interface.number, (interface.ifindex, interface.link));
         }
+        self.confirm_links(at_ns);
         for number in gone.into_keys() {
             let down = DetectorCommand::SetLink(number, LinkState::AdminDown);
             self.detection.send(detection::Command::Detector(down));
             self.detection.send(detection::Command::RemoveInterface(number));
+        }
+    }
+
+    /// The interfaces of the last [`Engine::set_interfaces`] were listed again, at `at_ns`, and are the same: tells the
+    /// detection thread, which may have lost a notification.
+    pub fn confirm_links(&mut self, at_ns: Nanos) {
+        for (number, (ifindex, link)) in &self.interfaces {
+            self.detection.send(detection::Command::SetInterface(*number, *ifindex, *link, at_ns));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Routes of the engine: into the maps for XDP, to the detection thread and to the data thread.
 
+use super::neighbours::{self, Neighbour};
 use super::{Engine, EngineError, data, detection, now};
 use crate::sys::socket::SocketAddress;
 use netft_common::map::SlotConfig;
@@ -7,7 +8,7 @@ use netft_common::wire::{ENCAPSULATION_BYTES, PORT};
 use netft_core::data::{DataKeys, DataRoute};
 use netft_core::detect::{Adopted, RouteSetup};
 use netft_core::membership::RouteInstall;
-use netft_core::types::{InterfaceNumber, NodeId, Slot, address_from_bytes};
+use netft_core::types::{InterfaceNumber, LinkState, NodeId, Slot, address_from_bytes};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -123,6 +124,26 @@ impl Engine {
         self.data.send(data::Command::SetRoute(slot, data_route));
         self.detection.send(detection::Command::SetRoute(setup, path));
         Ok(())
+    }
+
+    /// Sees to it that the kernel knows where the peers behind routes that are down can be reached, so that they come
+    /// back as soon as their paths do. Returns whether there are any: then this is wanted again, a few times a second.
+    pub fn keep_neighbours(&mut self) -> bool {
+        let mut any = false;
+        for route in self.routes.values() {
+            let Some(mac) = route.remote_mac else { continue };
+            let link = interface_number(&route.config).and_then(|number| self.interfaces.get(&number));
+            let state = self.loaded.shared.states.get(route.slot.index());
+            if let Some(&(ifindex, LinkState::Up)) = link
+                && state.engine_flags.load(Ordering::Acquire) & 1 == 0
+            {
+                any = true;
+                let address = address_from_bytes(route.config.remote);
+                // If it is refused, the kernel asks the link, as ever.
+                let _ = neighbours::ensure(&mut self.netlink, &Neighbour { ifindex, address, mac });
+            }
+        }
+        any
     }
 
     /// What fits through every route, so that any of them can take over.

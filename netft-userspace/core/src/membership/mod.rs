@@ -202,6 +202,8 @@ pub struct RouteInstall {
     pub class: RouteClass,
     /// Pace and patience.
     pub timing: Timing,
+    /// The remote endpoint's hardware address, if both are on one subnet and the peer has said it.
+    pub remote_mac: Option<[u8; 6]>,
     /// Name of its network.
     pub network: String,
     /// Metric of its network.

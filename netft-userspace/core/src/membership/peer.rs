@@ -202,6 +202,8 @@ pub struct Route {
     pub remote_interface: u16,
     /// Class.
     pub class: RouteClass,
+    /// The remote endpoint's hardware address, on the same subnet.
+    pub remote_mac: Option<[u8; 6]>,
     /// Name of its network.
     pub network: String,
     /// Metric of its network.

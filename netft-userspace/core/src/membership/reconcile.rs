@@ -26,6 +26,7 @@ struct Wanted {
     interface: u16,
     remote_interface: u16,
     class: RouteClass,
+    remote_mac: Option<[u8; 6]>,
     network: String,
     metric: u32,
     mtu: u32,
@@ -158,6 +159,7 @@ impl Membership {
                 interface: local.interface,
                 remote_interface: remote.interface,
                 class: pair.class,
+                remote_mac: (pair.class == RouteClass::SameSubnet).then_some(remote.mac),
                 network: network.name.clone(),
                 metric: network.metric,
                 mtu: local.mtu.min(remote.mtu).max(MIN_MTU),
@@ -252,6 +254,7 @@ impl Membership {
             config,
             remote_interface: wanted.remote_interface,
             class: wanted.class,
+            remote_mac: wanted.remote_mac,
             network: wanted.network.clone(),
             metric: wanted.metric,
             mtu: wanted.mtu,
@@ -284,7 +287,7 @@ impl Membership {
         let Some(session) = peer.session.as_ref() else { return };
         let Some(route) = peer.routes.get_mut(&key) else { return };
         route.remote_interface = wanted.remote_interface;
-        route.class = wanted.class;
+        (route.class, route.remote_mac) = (wanted.class, wanted.remote_mac);
         route.network.clone_from(&wanted.network);
         (route.metric, route.mtu, route.retire_at_ns) = (wanted.metric, wanted.mtu, None);
         route.config.interface = wanted.interface;
@@ -310,6 +313,7 @@ impl Membership {
             data_send_key: data_key(route.config.send_key),
             data_receive_key: data_key(route.config.receive_key),
             class: route.class,
+            remote_mac: route.remote_mac,
             timing: self.timing(route.class),
             network: route.network.clone(),
             metric: route.metric,
@@ -377,6 +381,7 @@ impl Membership {
                 data_send_key: data_key(adopted.config.send_key),
                 data_receive_key: data_key(adopted.config.receive_key),
                 class,
+                remote_mac: None,
                 timing: self.timing(class),
                 network: network.name.clone(),
                 metric: network.metric,
