@@ -5,6 +5,7 @@ mod agreement;
 mod cost;
 mod exchange;
 mod frames;
+mod hostile;
 mod lab;
 mod memory;
 mod node;
