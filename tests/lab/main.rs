@@ -7,6 +7,7 @@
 mod adapter;
 mod cluster;
 mod failover;
+mod hostile;
 mod lifecycle;
 mod refusals;
 mod support;

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod build_ebpf;
 pub mod cluster;
 pub mod demo;
+pub mod hostile;
 pub mod interrupt;
 pub mod lab;
 pub mod privilege;
