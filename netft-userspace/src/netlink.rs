@@ -99,8 +99,9 @@ impl Monitor {
         }
         self.drain();
         let at_ns = sys::boottime();
-        let interfaces = self.snapshot()?;
+        // Also after a failure, or it would be tried again without end.
         self.due = Instant::now() + RELIST;
+        let interfaces = self.snapshot()?;
         let changed = self.last.as_ref() != Some(&interfaces);
         if changed {
             self.last = Some(interfaces.clone());
@@ -138,9 +139,12 @@ impl Monitor {
         links.retain(|link| link.usable && !self.skip.contains(&link.name));
         let mut interfaces = Vec::new();
         for link in links {
-            let Some(addresses) = addresses.remove(&link.ifindex) else {
+            let addresses = addresses.remove(&link.ifindex).unwrap_or_default();
+            // The kernel takes IPv6 addresses off an interface that is taken down; if it was in use, it still is.
+            let was_used = link.state == LinkState::AdminDown && self.numbers.contains_key(&link.name);
+            if addresses.is_empty() && !was_used {
                 continue;
-            };
+            }
             let Some(number) = self.number(&link.name) else {
                 continue;
             };

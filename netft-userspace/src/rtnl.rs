@@ -38,6 +38,8 @@ const DUMP: u16 = 0x300;
 /// NLM_F_CREATE | NLM_F_REPLACE, for requests that make something or change it to what they say.
 pub const CREATE_OR_REPLACE: u16 = 0x400 | 0x100;
 
+/// How long an answer may take.
+const PATIENCE_NS: u64 = 2_000_000_000;
 const HEADER: usize = 16;
 
 /// Rounds up to the 4 bytes that netlink aligns everything to.
@@ -184,7 +186,7 @@ impl Client {
         flags: u16,
         mut each: impl FnMut(Message<'_>),
     ) -> io::Result<()> {
-        const PATIENCE_NS: u64 = 2_000_000_000;
+        let deadline_ns = sys::boottime().saturating_add(PATIENCE_NS);
         self.sequence = self.sequence.wrapping_add(1).max(1);
         sys::netlink::send(self.socket.as_fd(), &request.finish(flags, self.sequence))?;
         loop {
@@ -192,10 +194,12 @@ impl Client {
             let length = match sys::netlink::receive(self.socket.as_fd(), &mut self.buffer) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if sys::poll(&mut fds, Some(PATIENCE_NS))? == 0 {
+                    // A signal ends poll early.
+                    let left_ns = deadline_ns.saturating_sub(sys::boottime());
+                    if sys::poll(&mut fds, Some(left_ns))? == 0 && left_ns == 0 {
                         return Err(io::Error::new(
                             io::ErrorKind::TimedOut,
-                            "the kernel didn't answer on netlink",
+                            "the kernel didn't answer on netlink within 2 s",
                         ));
                     }
                     continue;

@@ -1,10 +1,12 @@
 //! Paths fail, and traffic goes on over the others.
 
 use crate::support::{
-    PATIENCE, cluster, eventually, on_network, options, output_of, route_event, travels_by,
+    PATIENCE, cluster, eventually, logs, on_network, options, output_of, route_event, travels_by,
 };
 use netft_core::types::{RouteReason, RouteState};
+use netft_userspace::listing::Event;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use xtask::cluster::{Watch, adapter, nodes, routes};
 use xtask::lab::{Direction, Lab, Options};
@@ -100,6 +102,37 @@ fn a_pulled_cable_is_acted_on_at_once_and_told_to_the_peers() {
     let others = routes(&lab, "n2").unwrap();
     assert!(others.iter().filter(|route| route.peer == "n3").all(|route| route.state == RouteState::Up));
     lab.plug("n1", "net1").unwrap();
+    crate::support::whole(&lab);
+}
+
+/// Who asks without pause must not keep the daemon from listening to the kernel.
+#[test]
+fn a_plugged_cable_is_seen_while_the_daemon_is_kept_busy() {
+    let lab = cluster(&options(2, 2));
+    let watch = Watch::start(&lab, "n1").unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = routes(&lab, "n1");
+                }
+            });
+        }
+        for _ in 0..5 {
+            for link in ["no-carrier", "up"] {
+                let done = if link == "up" { lab.plug("n1", "net2") } else { lab.unplug("n1", "net2") };
+                let is_it = |event: &Event| event.subject == "net2" && event.new.as_deref() == Some(link);
+                let seen = watch.wait(done.unwrap().before_ns, PATIENCE, is_it);
+                // Threads of the scope must end before it does, whatever happens here.
+                if seen.is_none() {
+                    stop.store(true, Ordering::Relaxed);
+                    panic!("nobody said that net2 is {link}\n{}", logs(&lab));
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
     crate::support::whole(&lab);
 }
 

@@ -59,6 +59,23 @@ fn a_killed_daemon_comes_back_without_a_route_down_anywhere() {
 }
 
 #[test]
+fn what_a_killed_daemon_left_for_a_peer_that_is_gone_is_removed() {
+    let lab = cluster(&options(2, 1));
+    lab.kill("n1").unwrap();
+    // As an earlier daemon with one more peer would have made it (its mark: protocol 33).
+    let gone = "169.254.9.9";
+    output_of(&lab, "n1", &["ip", "route", "add", gone, "dev", "netft0", "protocol", "33", "scope", "link"]);
+    lab.start("n1").unwrap();
+    whole(&lab);
+    let peer = adapter(&lab, "n2").unwrap().ipv4.to_string();
+    eventually("the route of nobody is gone", PATIENCE * 2, || {
+        let routes = output_of(&lab, "n1", &["ip", "route", "show", "dev", "netft0"]);
+        assert!(routes.contains(&peer), "the peer's stays: {routes}");
+        (!routes.contains(gone)).then_some(())
+    });
+}
+
+#[test]
 fn a_clean_stop_says_goodbye_and_leaves_nothing() {
     let lab = LabGuard::up(&options(2, 2).daemon_less()).unwrap();
     let before = network_state(&lab, "n1");

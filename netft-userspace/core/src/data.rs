@@ -99,6 +99,8 @@ struct Session {
     keys: DataKeys,
     next_sequence: u64,
     window: Window,
+    /// Whether there are routes to the peer. What has none keeps its window: the same keys may come back.
+    connected: bool,
 }
 
 impl DataPlane {
@@ -114,37 +116,49 @@ impl DataPlane {
     pub fn set_peer(&mut self, peer: NodeId, keys: DataKeys) {
         let next_sequence = self.high_water.saturating_add(1);
         let slot = &mut self.sessions[usize::from(peer.get())];
-        if slot.as_ref().is_none_or(|session| session.keys != keys) {
-            *slot = Some(Box::new(Session { keys, next_sequence, window: Window::new() }));
+        match slot {
+            Some(session) if session.keys == keys => session.connected = true,
+            _ => {
+                *slot =
+                    Some(Box::new(Session { keys, next_sequence, window: Window::new(), connected: true }));
+            }
         }
     }
 
-    /// Forgets a peer's session.
+    /// Ends a peer's session. If it goes on with the same keys, what was received before stays a replay.
     pub fn remove_peer(&mut self, peer: NodeId) {
-        self.sessions[usize::from(peer.get())] = None;
+        if let Some(session) = &mut self.sessions[usize::from(peer.get())] {
+            session.connected = false;
+        }
+    }
+
+    fn session(&mut self, id: u16) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(usize::from(id))?.as_deref_mut();
+        session.filter(|session| session.connected)
     }
 
     /// Seals in place: `datagram` is [`HEADROOM`] bytes of any content, then the frame. Afterwards it is ready for
     /// the wire. Store [`Self::high_water`] in the map afterwards (once per batch is enough, before sending it).
     pub fn seal(&mut self, peer: NodeId, route: &DataRoute, datagram: &mut [u8]) -> Result<(), NoSession> {
-        let session = self.sessions[usize::from(peer.get())].as_mut().ok_or(NoSession(peer))?;
+        let (cluster_id, own) = (self.cluster_id, self.own);
+        let session = self.session(peer.get()).ok_or(NoSession(peer))?;
         let (head, frame) = datagram.split_first_chunk_mut::<HEADROOM>().ok_or(NoSession(peer))?;
         let header = Header {
             magic: wire::MAGIC,
             version: wire::VERSION,
             kind: wire::kind::DATA,
             flags: 0,
-            cluster_id: self.cluster_id,
-            source: self.own.get(),
+            cluster_id,
+            source: own.get(),
             destination: peer.get(),
             slot: route.remote_slot,
             key_epoch: session.keys.key_epoch,
             sequence: session.next_sequence,
         };
-        self.high_water = self.high_water.max(session.next_sequence);
         session.next_sequence = session.next_sequence.saturating_add(1);
         let tag = tag(session.keys.send, &route.local, &route.remote, &header, frame);
         head.copy_from_slice(bytemuck::bytes_of(&wire::Data { header, tag }));
+        self.high_water = self.high_water.max(header.sequence);
         Ok(())
     }
 
@@ -168,7 +182,7 @@ impl DataPlane {
             return Err(reject);
         }
         let peer = NodeId::new(header.source).ok_or(DataReject::Source)?;
-        let session = self.sessions[usize::from(header.source)].as_mut().ok_or(DataReject::Source)?;
+        let session = self.session(header.source).ok_or(DataReject::Source)?;
         if header.key_epoch != session.keys.key_epoch {
             return Err(DataReject::Epoch);
         }
@@ -338,6 +352,8 @@ mod tests {
         assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
         b.remove_peer(node(1));
         assert_eq!(open(&mut b, &datagram), Err(DataReject::Source));
+        b.set_peer(node(1), DataKeys { key_epoch: 5, send: [3, 4], receive: [1, 2] });
+        assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! - [`detect`]: is a route up? Which one is active? Runs on the detection thread, allocates nothing after start.
 //! - [`membership`]: who are the peers, which endpoints, networks and routes exist? Runs on the control thread.
 //! - [`data`]: one frame of cluster traffic, sealed and opened. Runs on the data thread.
-//! - [`keys`], [`adapter`], [`networks`], [`window`]: what these need.
+//! - [`keys`], [`adapter`], [`networks`], [`window`], [`bucket`]: what these need.
 #![forbid(unsafe_code)]
 
 pub mod adapter;
+pub mod bucket;
 pub mod data;
 pub mod detect;
 pub mod keys;

@@ -88,7 +88,12 @@ pub const KEYS: &[Key] = &[
         Restart,
         "SCHED_FIFO priority of the detection thread, 1 to 99; 0 = ordinary scheduling.",
     ),
-    key("engine.cpus", "[]", Restart, "CPUs for the detection thread; empty = netftd chooses."),
+    key(
+        "engine.cpus",
+        "[]",
+        Restart,
+        "CPUs for the detection thread; empty = the last one that netftd may use.",
+    ),
     key(
         "engine.timeout",
         "\"250ms\"",

@@ -35,6 +35,8 @@ const REQUESTS_WAITING: usize = 16;
 const GOODBYE: Duration = Duration::from_millis(50);
 /// How often neighbour entries are looked after while routes are down.
 const NEIGHBOURS_EVERY: Duration = Duration::from_millis(250);
+/// Inputs that are taken between two looks at everything else.
+const INPUTS_PER_DRAIN: usize = 64;
 /// The longest sleep of the loop.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
@@ -48,11 +50,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (asked, mut requests) = mpsc::channel(REQUESTS_WAITING);
     let mut daemon = Daemon::start(config, asked).await?;
     notify(&[sd_notify::NotifyState::Ready]);
-    let ended = daemon.serve(&mut signals, &mut requests).await;
+    daemon.serve(&mut signals, &mut requests).await;
     notify(&[sd_notify::NotifyState::Stopping]);
     drop(requests);
-    daemon.stop().await?;
-    ended
+    daemon.stop().await
 }
 
 struct Signals {
@@ -112,28 +113,28 @@ struct Watchdog {
 
 impl Daemon {
     /// Serves until a signal ends it.
-    async fn serve(
-        &mut self,
-        signals: &mut Signals,
-        requests: &mut mpsc::Receiver<Asked>,
-    ) -> anyhow::Result<()> {
+    async fn serve(&mut self, signals: &mut Signals, requests: &mut mpsc::Receiver<Asked>) {
         loop {
+            // However much comes in, timers have their turn.
+            self.handle_timeout();
             self.drain().await;
             let sleep = self.sleep();
             tokio::select! {
                 input = self.engine.recv() => self.handle_input(input).await,
-                listing = self.monitor.next() => {
-                    self.handle_interfaces(listing.context("the kernel's interface list is lost")?);
-                }
+                listing = self.monitor.next() => match listing {
+                    Ok(listing) => self.handle_interfaces(listing),
+                    // What was known stays in force; the monitor asks again.
+                    Err(error) => self.note(Note::Warning, "daemon", "netlink", &error.to_string()),
+                },
                 Some(asked) = requests.recv() => self.answer(asked).await,
-                () = tokio::time::sleep(sleep) => self.handle_timeout(),
+                () = tokio::time::sleep(sleep) => {}
                 _ = signals.hangup.recv() => {
                     if let Err(error) = self.reload(reload::Mode::Apply).await {
                         self.note(Note::Warning, "config", "reload", &error);
                     }
                 }
-                _ = signals.terminate.recv() => return Ok(()),
-                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
             }
         }
     }
@@ -172,9 +173,10 @@ impl Daemon {
         }
     }
 
-    /// Carries out everything that follows from the last mutation.
+    /// Carries out everything that follows from the last mutation, and takes in what came meanwhile: some of it, since
+    /// signals and requests wait.
     async fn drain(&mut self) {
-        loop {
+        for _ in 0..INPUTS_PER_DRAIN {
             while let Some(command) = self.membership.poll_command() {
                 self.carry_out(command).await;
             }
@@ -267,7 +269,12 @@ impl Daemon {
         let Listing { interfaces, changed, at_ns } = listing;
         self.listed_ns = at_ns;
         if !changed {
-            return self.engine.confirm_links(at_ns);
+            self.engine.confirm_links(at_ns);
+            // What kept an interface from being used may be gone.
+            if self.reports.iter().any(|report| report.note.is_some()) {
+                self.introduce_interfaces();
+            }
+            return;
         }
         for interface in &interfaces {
             let old =

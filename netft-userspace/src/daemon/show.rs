@@ -42,7 +42,7 @@ impl Daemon {
                 wait: config.engine.wait,
                 priority: stats.priority,
                 priority_configured: config.engine.priority.unwrap_or(0),
-                cpus: config.engine.cpus.clone(),
+                cpus: self.engine.cpus().to_vec(),
                 loops: stats.loops,
                 loop_gap_max_us: us(stats.loop_gap_max_ns),
                 stalls: stats.loop_stalls,

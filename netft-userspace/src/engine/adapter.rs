@@ -11,8 +11,9 @@ use netft_core::types::NodeId;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Why `netft0` isn't as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,12 @@ pub struct NetAdapter {
     client: Client,
     identity: Adapter,
     peers: BTreeMap<NodeId, Adapter>,
+    /// Routes to peers of an earlier daemon, and when those go that nobody has claimed.
+    left: Option<(Vec<Ipv4Addr>, Instant)>,
 }
+
+/// How long peers of an earlier daemon have to say that they are there.
+const CLAIM: Duration = Duration::from_secs(10);
 
 impl NetAdapter {
     /// Makes the device, or takes over the one that an earlier daemon left, with its neighbours.
@@ -74,7 +80,9 @@ impl NetAdapter {
             client,
             identity,
             peers: BTreeMap::new(),
+            left: None,
         };
+        this.left = Some((this.peer_routes(), Instant::now() + CLAIM));
         this.quiet();
         this.doubt_neighbours();
         this.set_identity(identity)?;
@@ -242,6 +250,39 @@ impl NetAdapter {
             let neighbour = self.neighbour(address, mac);
             let request = neighbour.request(kind::NEW_NEIGHBOUR, CREATE_OR_REPLACE, NUD_STALE);
             let _ = self.client.request(request);
+        }
+    }
+
+    /// Destinations of our routes to single addresses; none if they can't be listed.
+    fn peer_routes(&mut self) -> Vec<Ipv4Addr> {
+        const RTA_DST: u16 = 1;
+        const RTA_OIF: u16 = 4;
+        let (ifindex, mut found) = (self.ifindex, Vec::new());
+        let mut fixed = [0; 12];
+        fixed[0] = AF_INET;
+        let each = |message: rtnl::Message<'_>| {
+            let [_, 32, _, _, _, PROTOCOL, ..] = *message.payload else { return };
+            let (mut here, mut destination) = (false, None);
+            for (kind, value) in attributes(message.payload, fixed.len()) {
+                match kind {
+                    RTA_DST => destination = <[u8; 4]>::try_from(value).ok(),
+                    RTA_OIF => here = u32_at(value, 0) == ifindex,
+                    _ => {}
+                }
+            }
+            found.extend(destination.filter(|_| here).map(Ipv4Addr::from));
+        };
+        let _ = self.client.dump(Request::new(kind::GET_ROUTE, 0, &fixed), each);
+        found
+    }
+
+    /// Removes what an earlier daemon left for peers that didn't come back. Call now and then.
+    pub fn sweep(&mut self) {
+        let Some((left, _)) = self.left.take_if(|(_, until)| *until <= Instant::now()) else { return };
+        for gone in left {
+            if self.peers.values().all(|peer| peer.ipv4 != gone) {
+                let _ = self.client.request(self.route(kind::DEL_ROUTE, 0, gone.into(), 32));
+            }
         }
     }
 

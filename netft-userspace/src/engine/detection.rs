@@ -114,8 +114,8 @@ pub struct Setup {
     pub detector: DetectorConfig,
     /// SCHED_FIFO priority wished for.
     pub priority: Option<u8>,
-    /// CPU wished for.
-    pub cpu: Option<usize>,
+    /// CPUs wished for; empty = any.
+    pub cpus: Vec<usize>,
     /// How to wait.
     pub wait: Wait,
     /// The maps.
@@ -160,7 +160,7 @@ impl Detection {
         let (report, notes) = mpsc::channel();
         let thread = std::thread::Builder::new().name("netft-detect".to_owned()).spawn(move || {
             let guard = AbortOnPanic;
-            let _ = report.send(prepare(setup.priority, setup.cpu, &worker.status));
+            let _ = report.send(prepare(setup.priority, &setup.cpus, &worker.status));
             drop(report);
             worker.run();
             drop(guard);
@@ -198,13 +198,13 @@ impl Drop for Detection {
 }
 
 /// Placement and priority of the calling thread.
-fn prepare(priority: Option<u8>, cpu: Option<usize>, status: &Status) -> Vec<String> {
+fn prepare(priority: Option<u8>, cpus: &[usize], status: &Status) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(cpu) = cpu
-        && let Err(error) = sys::pin_to(&[cpu])
+    if !cpus.is_empty()
+        && let Err(error) = sys::pin_to(cpus)
     {
         notes.push(format!(
-            "the detection thread can't be pinned to CPU {cpu} ({error}); it runs on any: check engine.cpus"
+            "the detection thread can't be pinned to CPUs {cpus:?} ({error}); it runs on any: check engine.cpus"
         ));
     }
     let fifo = priority.map(|priority| (priority, sys::schedule_fifo(priority)));
@@ -342,6 +342,10 @@ impl Worker {
                 return;
             };
             for message in rtnl::messages(&self.netlink_buffer[..length]) {
+                // Other families tell of what a bridge thinks of its ports (AF_BRIDGE).
+                if message.payload.first() != Some(&0) {
+                    continue;
+                }
                 let state = match message.kind {
                     kind::NEW_LINK => link_state(u32_at(message.payload, 8)),
                     kind::DEL_LINK => LinkState::AdminDown,

@@ -125,8 +125,11 @@ pub fn check_privilege() -> Result<(), EngineError> {
 impl Engine {
     /// Loads or adopts maps and programs, makes `netft0`, starts both threads. Must be called within a tokio runtime.
     /// After an error everything is as it was before.
-    pub async fn start(options: EngineOptions) -> Result<Self, EngineError> {
+    pub async fn start(mut options: EngineOptions) -> Result<Self, EngineError> {
         let mut notes = Vec::new();
+        if options.cpus.is_empty() {
+            options.cpus.extend(sys::allowed_cpus().last());
+        }
         let mut folder = PinFolder::open(&options.pin_dir)?;
         let loaded = Loaded::load(&mut folder, options.cluster_id, options.node_id)?;
         if let Origin::New(Some(why)) = &loaded.origin {
@@ -160,7 +163,7 @@ impl Engine {
             node_id: options.node_id,
             detector: options.detector,
             priority: options.priority,
-            cpu: options.cpus.first().copied(),
+            cpus: options.cpus.clone(),
             wait: options.wait,
             maps: Arc::clone(maps),
             control: Arc::clone(&control),
@@ -198,6 +201,11 @@ impl Engine {
     /// [`Engine::set_route`] doesn't confirm should be given to [`Engine::remove_route`] by and by.
     pub fn adopted_slots(&self) -> Vec<(Slot, SlotConfig)> {
         self.adopted.iter().map(|slot| (*slot, self.loaded.shared.slots.load(slot.index()))).collect()
+    }
+
+    /// CPUs of the detection thread.
+    pub fn cpus(&self) -> &[usize] {
+        &self.options.cpus
     }
 
     /// One sentence each: what of the options couldn't be had (priority, memory lock, CPU), and what of an earlier
@@ -282,6 +290,7 @@ impl Engine {
     /// The interfaces of the last [`Engine::set_interfaces`] were listed again, at `at_ns`, and are the same: tells the
     /// detection thread, which may have lost a notification.
     pub fn confirm_links(&mut self, at_ns: Nanos) {
+        self.adapter.sweep();
         for (number, (ifindex, link)) in &self.interfaces {
             self.detection.send(detection::Command::SetInterface(*number, *ifindex, *link, at_ns));
         }
@@ -420,14 +429,16 @@ impl Engine {
         self.detection.stop();
         self.data.stop();
         if mode == StopMode::Clean {
+            // One failure keeps nothing else from being removed.
             let adapter = self.adapter.remove();
+            let mut detached = Ok(());
             for ifindex in self.attachments.interfaces() {
-                self.attachments
-                    .detach(&self.folder, ifindex)
-                    .map_err(|error| EngineError::Detach { ifindex, error })?;
+                let result = self.attachments.detach(&self.folder, ifindex);
+                detached = detached.and(result.map_err(|error| EngineError::Detach { ifindex, error }));
             }
             self.folder.remove()?;
             adapter?;
+            detached?;
         }
         Ok(())
     }

@@ -29,7 +29,8 @@ pub struct EngineOptions {
     pub pin_dir: PathBuf,
     /// SCHED_FIFO priority of the detection thread, 1..=99; `None` = ordinary scheduling.
     pub priority: Option<u8>,
-    /// CPUs: the detection thread is pinned to the first; empty = it isn't pinned.
+    /// CPUs that the detection thread may run on; empty = the last one that this process may use (the first is where
+    /// most systems handle interrupts).
     pub cpus: Vec<usize>,
     /// How it waits.
     pub wait: Wait,

@@ -61,6 +61,19 @@ pub fn schedule_ordinary(nice: i8) -> io::Result<()> {
     Ok(())
 }
 
+/// The CPUs that the calling thread may run on, in order; empty if the kernel doesn't say.
+pub fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: cpu_set_t is a plain bit array for which all zeroes is valid; sched_getaffinity writes at most its size,
+    // and CPU_ISSET stays inside it.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) < 0 {
+            return Vec::new();
+        }
+        (0..8 * size_of::<libc::cpu_set_t>()).filter(|cpu| libc::CPU_ISSET(*cpu, &set)).collect()
+    }
+}
+
 /// Lets the calling thread run on `cpus` only.
 pub fn pin_to(cpus: &[usize]) -> io::Result<()> {
     // SAFETY: cpu_set_t is a plain bit array for which all zeroes is valid, CPU_SET stays inside it because of the

@@ -64,7 +64,7 @@ impl Membership {
 
     /// A peer's adapter is known to the shell while nobody before it in line has the same identity.
     fn settle_peer_adapters(&mut self, own: Adapter, theirs: &BTreeMap<NodeId, (String, Adapter)>) {
-        let mut taken = Taken::default();
+        let (mut taken, mut set) = (Taken::default(), Vec::new());
         taken.add(&own);
         for (id, (name, adapter)) in theirs {
             let wanted = taken.add(adapter).then_some((*id, *adapter));
@@ -73,11 +73,13 @@ impl Membership {
                 continue;
             }
             peer.installed_adapter = wanted;
-            self.commands.push_back(match wanted {
-                Some((id, adapter)) => MembershipCommand::SetPeerAdapter(id, adapter),
-                None => MembershipCommand::RemovePeerAdapter(*id),
-            });
+            match wanted {
+                Some((id, adapter)) => set.push(MembershipCommand::SetPeerAdapter(id, adapter)),
+                None => self.commands.push_back(MembershipCommand::RemovePeerAdapter(*id)),
+            }
         }
+        // Removals go first: an address may pass from one peer to another.
+        self.commands.extend(set);
     }
 }
 

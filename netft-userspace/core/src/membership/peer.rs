@@ -1,6 +1,7 @@
 //! What this node holds of one peer: endpoints, session, routes, and how often it may be spoken to.
 
 use super::{Adapter, EndpointView, Interface, PeerConfig, RouteInstall};
+use crate::bucket::Bucket;
 use crate::keys::{Life, PairKeys};
 use crate::networks::{Attachment, Subnet};
 use crate::types::{
@@ -248,34 +249,9 @@ impl Route {
     }
 }
 
-/// Answers to hellos: some at once, then few.
-#[derive(Clone, Copy, Debug)]
-pub struct Bucket {
-    tokens: u32,
-    filled_ns: Nanos,
-}
-
-impl Bucket {
-    const CAPACITY: u32 = 16;
-    const REFILL_NS: Nanos = 25_000_000;
-
-    /// Full.
-    pub fn new(now: Nanos) -> Self {
-        Self { tokens: Self::CAPACITY, filled_ns: now }
-    }
-
-    /// Takes one token if there is one.
-    pub fn take(&mut self, now: Nanos) -> bool {
-        let earned = now.saturating_sub(self.filled_ns) / Self::REFILL_NS;
-        if earned > 0 {
-            self.filled_ns += earned * Self::REFILL_NS;
-            self.tokens =
-                u32::try_from(earned).unwrap_or(u32::MAX).saturating_add(self.tokens).min(Self::CAPACITY);
-        }
-        let some = self.tokens > 0;
-        self.tokens -= u32::from(some);
-        some
-    }
+/// Answers to hellos: 16 at once, then 40 a second.
+const fn answers(now: Nanos) -> Bucket {
+    Bucket::new(now, 16, 25_000_000)
 }
 
 /// One configured peer.
@@ -312,8 +288,8 @@ impl Peer {
             session: None,
             suspect: None,
             routes: BTreeMap::new(),
-            answers: Bucket::new(now),
-            replies: Bucket::new(now),
+            answers: answers(now),
+            replies: answers(now),
             greet_at_ns: now,
             greetings: 0,
             installed_adapter: None,

@@ -14,10 +14,11 @@ pub(super) enum Loss {
     AdapterRefused,
     HelloQueueFull,
     HelloTooLong,
+    HelloTooMany,
 }
 
 /// Names of all reasons: [`Loss`] in order, then [`DataReject`].
-const DROP_NAMES: [&str; 8] = [
+const DROP_NAMES: [&str; 9] = [
     "data_drop_unknown_destination",
     "data_drop_no_route",
     "data_drop_too_long",
@@ -26,6 +27,7 @@ const DROP_NAMES: [&str; 8] = [
     "data_drop_adapter_refused",
     "hello_drop_queue_full",
     "hello_drop_too_long",
+    "hello_drop_too_many",
 ];
 const REASONS: usize = DROP_NAMES.len() + DataReject::COUNT;
 /// Counters, and the request to stop.

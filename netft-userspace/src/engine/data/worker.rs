@@ -7,6 +7,7 @@ use crate::sys;
 use crate::sys::socket::{BATCH, Batch, send_batch};
 use netft_common::map::{ActiveRoute, MAX_NODES, MAX_SLOTS};
 use netft_common::wire::{self, Header};
+use netft_core::bucket::Bucket;
 use netft_core::data::{DataPlane, DataReject, FrameDestination, FrameTable, HEADROOM};
 use netft_core::types::{NodeId, Slot, address_bytes};
 use rtrb::{Consumer, Producer};
@@ -51,6 +52,10 @@ pub(super) struct Worker {
     control: Arc<OwnedFd>,
     outgoing: Outgoing,
     incoming: Batch,
+    /// Hellos from addresses of peers that may be handed on.
+    known_hellos: Bucket,
+    /// Hellos from others.
+    strange_hellos: Bucket,
 }
 
 impl Worker {
@@ -76,6 +81,8 @@ impl Worker {
             control: setup.control,
             outgoing: Outgoing::new(),
             incoming: Batch::new(BUFFER),
+            known_hellos: Bucket::new(sys::boottime(), 1024, 500_000),
+            strange_hellos: Bucket::new(sys::boottime(), 256, 5_000_000),
         }
     }
 
@@ -135,13 +142,10 @@ impl Worker {
                     changed = true;
                 }
                 Command::SetRoute(slot, route) => self.routes[slot.index()] = Some(route),
-                Command::RemoveRoute(slot) => self.routes[slot.index()] = None,
+                Command::RemoveRoute(slot) => self.remove_route(slot),
                 Command::SetKeys(peer, keys) => self.plane.set_peer(peer, keys),
                 Command::SetPeer(peer, mac) => self.frames.set(peer, mac),
-                Command::RemovePeer(peer) => {
-                    self.frames.remove(peer);
-                    self.plane.remove_peer(peer);
-                }
+                Command::RemovePeer(peer) => self.frames.remove(peer),
                 Command::SetAdapter(tap) => {
                     self.tap = tap;
                     changed = true;
@@ -149,6 +153,14 @@ impl Worker {
             }
         }
         changed
+    }
+
+    fn remove_route(&mut self, slot: Slot) {
+        if let Some(route) = self.routes[slot.index()].take()
+            && !self.routes.iter().flatten().any(|other| other.peer == route.peer)
+        {
+            self.plane.remove_peer(route.peer);
+        }
     }
 
     /// Takes up to a batch of frames from `netft0`, and sends them.
@@ -270,6 +282,14 @@ impl Worker {
             }
             let header = bytes.get(..size_of::<Header>()).map(bytemuck::pod_read_unaligned::<Header>);
             if header.is_some_and(|header| (header.magic, header.kind) == (wire::MAGIC, wire::kind::HELLO)) {
+                // Anybody can send these. Strangers must neither keep the control thread busy nor use up what peers need.
+                let remote_bytes = address_bytes(remote);
+                let known = self.routes.iter().flatten().any(|route| route.data.remote == remote_bytes);
+                let allowance = if known { &mut self.known_hellos } else { &mut self.strange_hellos };
+                if !allowance.take(sys::boottime()) {
+                    self.status.lose(Loss::HelloTooMany, 1);
+                    continue;
+                }
                 match hello(local, remote, bytes).map(|hello| self.hellos.push(hello).is_ok()) {
                     Some(true) => hellos += 1,
                     Some(false) => self.status.lose(Loss::HelloQueueFull, 1),

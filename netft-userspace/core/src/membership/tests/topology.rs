@@ -214,6 +214,36 @@ fn the_higher_id_gives_way_when_adapters_collide() {
 }
 
 #[test]
+fn an_adapter_passes_from_one_peer_to_another() {
+    let mut world = World::new(3, 1, 1);
+    let cloned = |node: u16| {
+        let byte = u8::try_from(node).unwrap();
+        let seed = AdapterSeed::new([2, 7, 7, 7, 7, 7], None);
+        Membership::new(config(node, 3), Secret::new(SECRET).unwrap(), [byte; 16], seed, [byte; 32])
+    };
+    world.hosts[1].membership = cloned(2);
+    world.hosts[2].membership = cloned(3);
+    // n2 comes last, with what n3 has already.
+    world.hosts[1].on = false;
+    for host in [0, 2] {
+        world.hosts[host].on = true;
+        world.interfaces(host);
+    }
+    world.run(SECOND);
+    let before = world.hosts[2].membership.adapter();
+    world.hosts[1].on = true;
+    world.interfaces(1);
+    world.run(SECOND);
+    let [second, third] = [1, 2].map(|host| world.hosts[host].membership.adapter());
+    assert_eq!(second, before);
+    assert!(crate::adapter::conflict(&second, &third).is_none());
+    for (host, adapter) in [(1, second), (2, third)] {
+        let id = world.hosts[host].membership.config().id;
+        assert_eq!(world.hosts[0].adapters.get(&id), Some(&adapter));
+    }
+}
+
+#[test]
 fn the_adapter_is_as_large_as_the_narrowest_route_allows() {
     let mut world = World::new(2, 2, 1);
     for host in &mut world.hosts {

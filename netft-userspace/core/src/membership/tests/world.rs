@@ -180,7 +180,13 @@ impl World {
                 MembershipCommand::RemoveRoute(slot) => {
                     drop(host.routes.remove(&slot).expect("removed twice"))
                 }
-                MembershipCommand::SetPeerAdapter(id, adapter) => drop(host.adapters.insert(id, adapter)),
+                MembershipCommand::SetPeerAdapter(id, adapter) => {
+                    // Neighbour entries and routes are by address: two holders would undo each other.
+                    host.adapters.remove(&id);
+                    let alone = |other: &Adapter| crate::adapter::conflict(other, &adapter).is_none();
+                    assert!(host.adapters.values().all(alone), "an adapter is given away before it is taken");
+                    host.adapters.insert(id, adapter);
+                }
                 MembershipCommand::RemovePeerAdapter(id) => drop(host.adapters.remove(&id)),
                 MembershipCommand::SetOwnAdapter(adapter) => host.own_adapter = Some(adapter),
             }
