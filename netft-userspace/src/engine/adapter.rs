@@ -186,7 +186,7 @@ impl NetAdapter {
             // What isn't there needs no removal.
             let _ = self.client.request(neighbour);
         }
-        let route = self.route(kind::DEL_ROUTE, 0, adapter.ipv4.into(), 32);
+        let route = self.bare_route(kind::DEL_ROUTE, 0, adapter.ipv4.into(), 32);
         let _ = self.client.request(route);
     }
 
@@ -281,7 +281,7 @@ impl NetAdapter {
         let Some((left, _)) = self.left.take_if(|(_, until)| *until <= Instant::now()) else { return };
         for gone in left {
             if self.peers.values().all(|peer| peer.ipv4 != gone) {
-                let _ = self.client.request(self.route(kind::DEL_ROUTE, 0, gone.into(), 32));
+                let _ = self.client.request(self.bare_route(kind::DEL_ROUTE, 0, gone.into(), 32));
             }
         }
     }
@@ -352,18 +352,24 @@ impl NetAdapter {
         Neighbour { ifindex: self.ifindex, address, mac }
     }
 
-    fn route(&self, kind: u16, flags: u16, destination: IpAddr, prefix: u8) -> Request {
+    /// A route to a destination, by nothing but what tells it apart: enough to delete it, whatever else it has.
+    fn bare_route(&self, kind: u16, flags: u16, destination: IpAddr, prefix: u8) -> Request {
         const RTA_DST: u16 = 1;
         const RTA_OIF: u16 = 4;
+        let (family, bytes) = family_and_bytes(destination);
+        let fixed = [family, prefix, 0, 0, RT_TABLE_MAIN, PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0, 0, 0, 0];
+        Request::new(kind, flags, &fixed)
+            .attribute(RTA_DST, &bytes)
+            .attribute(RTA_OIF, &self.ifindex.to_ne_bytes())
+    }
+
+    fn route(&self, kind: u16, flags: u16, destination: IpAddr, prefix: u8) -> Request {
         const RTA_PRIORITY: u16 = 6;
         const RTA_PREFSRC: u16 = 7;
         const RTA_METRICS: u16 = 8;
         const RTAX_RTO_MIN: u16 = 13;
-        let (family, bytes) = family_and_bytes(destination);
-        let fixed = [family, prefix, 0, 0, RT_TABLE_MAIN, PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, 0, 0, 0, 0];
-        let request = Request::new(kind, flags, &fixed)
-            .attribute(RTA_DST, &bytes)
-            .attribute(RTA_OIF, &self.ifindex.to_ne_bytes())
+        let request = self
+            .bare_route(kind, flags, destination, prefix)
             .nest(RTA_METRICS, |metrics| metrics.attribute(RTAX_RTO_MIN, &RTO_MIN_MS.to_ne_bytes()));
         if destination.is_ipv4() {
             request.attribute(RTA_PREFSRC, &self.identity.ipv4.octets())

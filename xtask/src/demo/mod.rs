@@ -19,7 +19,7 @@ use crate::traffic::{Flow, FlowSpec, boottime_ns};
 use anyhow::{Context, Result, ensure};
 use stages::{Report, Scene};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use terminal::Terminal;
 
 /// The flows end by themselves after this, whatever happens.
@@ -48,6 +48,7 @@ pub fn run(args: Args) -> Result<()> {
     terminal.note("building netftd and netft, if they aren't yet …");
     lab::build()?;
     let _lock = lab::timing_lock()?;
+    let began = Instant::now();
     let options = Options::new(&args.name, 3, 2);
     let lab = LabGuard::up(&options)?;
     let watches = [Watch::start(&lab, "n1")?, Watch::start(&lab, "n2")?];
@@ -89,5 +90,10 @@ pub fn run(args: Args) -> Result<()> {
     let failed: Vec<&str> =
         reports.iter().filter(|report| report.failure.is_some()).map(|report| report.name).collect();
     ensure!(failed.is_empty(), "stages that failed: {}", failed.join(", "));
+    ensure!(
+        began.elapsed() < LIMIT,
+        "it took {:.0} s; a demo must be over in 60",
+        began.elapsed().as_secs_f64()
+    );
     Ok(())
 }

@@ -98,7 +98,7 @@ fn cuts(
         Bed::keep_distance(cut.before_ns, distance);
     }
     let stalls = bed.stalls()? - stalls_before;
-    let mut findings = verdict(&samples, detection_ns, monitor, judged);
+    let mut findings = verdict(form, &samples, detection_ns, monitor, judged);
     findings.lines.push(format!(
         "own stalls counted meanwhile: {stalls}; longest loop gap {:.0} µs",
         bed.longest_loop_gap_us()?
@@ -117,7 +117,7 @@ fn cuts(
     Ok(findings)
 }
 
-fn verdict(samples: &[Sample], detection_ns: u64, monitor: &Monitor, judged: Judged) -> Findings {
+fn verdict(form: Form, samples: &[Sample], detection_ns: u64, monitor: &Monitor, judged: Judged) -> Findings {
     let took: Vec<u64> = samples.iter().map(Sample::took_ns).collect();
     let (micros, multiples) = (Summary::micros(&took), Summary::multiples(&took, detection_ns));
     let mut findings = Findings {
@@ -134,7 +134,7 @@ fn verdict(samples: &[Sample], detection_ns: u64, monitor: &Monitor, judged: Jud
     findings.bounds.push(Bound::at_most(
         "median of cut to event / detection time",
         multiples.median,
-        MEDIAN_LIMIT,
+        form.limit(MEDIAN_LIMIT),
     ));
     let explanations: Vec<(String, bool)> = late(samples, detection_ns)
         .map(|(sample, excess_ns)| {
@@ -144,7 +144,8 @@ fn verdict(samples: &[Sample], detection_ns: u64, monitor: &Monitor, judged: Jud
             (format!("{}: {:.0} µs late; {machine}", sample.what, in_us(excess_ns)), explained)
         })
         .collect();
-    let mut bound = Bound::at_most("maximum of cut to event / detection time", multiples.max, MAXIMUM_LIMIT);
+    let mut bound =
+        Bound::at_most("maximum of cut to event / detection time", multiples.max, form.limit(MAXIMUM_LIMIT));
     // A maximum may be exceeded only where the machine itself stood still for as long.
     bound.held |= !explanations.is_empty() && explanations.iter().all(|(_, explained)| *explained);
     let texts: Vec<_> = explanations.into_iter().map(|(text, _)| text).collect();

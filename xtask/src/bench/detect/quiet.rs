@@ -2,7 +2,7 @@
 
 use super::bed::Bed;
 use crate::bench::Form;
-use crate::bench::record::{Bound, Findings, PartRecord, measure};
+use crate::bench::record::{Bound, Findings, PartRecord, measure_once};
 use crate::lab::stress::{Kind, Stress};
 use crate::traffic::{Monitor, boottime_ns};
 use anyhow::Result;
@@ -11,26 +11,26 @@ use std::time::Duration;
 
 /// Ten minutes without load.
 pub(super) fn idle(form: Form) -> Result<PartRecord> {
-    measure("idle", "false downs while nothing happens", |monitor| quiet(form, 600, None, monitor))
+    measure_once("idle", "false downs while nothing happens", |monitor| quiet(form, 600, None, monitor))
 }
 
 /// Five minutes with two busy threads on every core.
 pub(super) fn cpu(form: Form) -> Result<PartRecord> {
-    measure("cpu", "false downs with two busy threads on every core", |monitor| {
+    measure_once("cpu", "false downs with two busy threads on every core", |monitor| {
         quiet(form, 300, Some(Kind::Cpu), monitor)
     })
 }
 
 /// Five minutes of timer storms.
 pub(super) fn timers(form: Form) -> Result<PartRecord> {
-    measure("timers", "false downs in a storm of timers on every core", |monitor| {
+    measure_once("timers", "false downs in a storm of timers on every core", |monitor| {
         quiet(form, 300, Some(Kind::Timers), monitor)
     })
 }
 
 /// Five minutes of SCHED_FIFO hogs at 50.
 pub(super) fn fifo(form: Form) -> Result<PartRecord> {
-    measure(
+    measure_once(
         "fifo",
         "false downs with a SCHED_FIFO hog at 50 on every core, busy for 90 % of the time",
         |monitor| quiet(form, 300, Some(Kind::Fifo), monitor),

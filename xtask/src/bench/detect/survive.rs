@@ -3,7 +3,7 @@
 use super::bed::{Bed, End};
 use super::random::Random;
 use crate::bench::Form;
-use crate::bench::record::{Bound, Findings, PartRecord, measure};
+use crate::bench::record::{Bound, Findings, PartRecord, measure_once};
 use crate::bench::stats::Summary;
 use crate::cluster;
 use crate::lab::Direction;
@@ -54,7 +54,7 @@ impl fmt::Display for Fault {
 
 /// Runs it.
 pub(super) fn run(form: Form) -> Result<PartRecord> {
-    measure(
+    measure_once(
         "survive",
         "random cuts, unplugs and repairs that leave one path; 1 kHz UDP and TCP over netft0",
         |_| survive(form),

@@ -67,7 +67,7 @@ fn unplug(form: Form) -> Result<Findings> {
     findings.bounds.push(Bound::at_most(
         "median from unplug to event at the node itself, µs",
         local.median,
-        LOCAL_MEDIAN_LIMIT_US,
+        form.limit(LOCAL_MEDIAN_LIMIT_US),
     ));
     findings.bounds.push(Bound::none("events with another reason than the lost carrier", untold.len()));
     Ok(findings)
