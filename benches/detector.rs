@@ -1,10 +1,10 @@
 //! What the detection thread does per delay, as the number of routes grows: every wake, leg 1, verdict and store of
-//! one millisecond at 1 ms × 5, without the system calls of the shell.
+//! one millisecond at 1 ms × 5, without the system calls of the shell; and what one look at all routes costs.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netft_common::map::MAX_SLOTS;
 use netft_core::detect::{
-    Adopted, Detector, DetectorCommand, DetectorConfig, Evidence, RouteSetup, SlotEvidence,
+    Adopted, DampingConfig, Detector, DetectorCommand, DetectorConfig, Evidence, RouteSetup, SlotEvidence,
 };
 use netft_core::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot, Timing};
 use std::hint::black_box;
@@ -32,7 +32,12 @@ struct Rig {
 impl Rig {
     /// Routes that are up, four to each peer on four interfaces.
     fn new(routes: u32) -> Self {
-        let config = DetectorConfig { up_run: 3, fail_back_hold_ns: 1_000 * MS, engine_timeout_ns: 250 * MS };
+        let config = DetectorConfig {
+            up_run: 3,
+            fail_back_hold_ns: 1_000 * MS,
+            engine_timeout_ns: 250 * MS,
+            damping: DampingConfig::default(),
+        };
         let mut detector = Detector::new(config, NodeId::new(1).expect("1 is an id"));
         let now = 1_000_000 * MS;
         for index in 0..routes {
@@ -93,6 +98,25 @@ fn pace(criterion: &mut Criterion) {
     }
 }
 
+/// A wake that finds no route due: what looking at all of them costs.
+fn sweep(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("detector, judgement sweep with nothing due");
+    for routes in [10, 100, 1000] {
+        let mut rig = Rig::new(routes);
+        // Just before the wake that it asks for everything before has been dealt with.
+        while rig.detector.poll_timeout() - rig.now < 40_000 {
+            rig.now = rig.detector.poll_timeout();
+            rig.detector.handle_timeout(rig.now, &rig.memory);
+            rig.drain();
+        }
+        let requests = rig.detector.counters().requests;
+        group.bench_function(format!("{routes} routes"), |bencher| {
+            bencher.iter(|| rig.detector.handle_timeout(black_box(rig.now), &rig.memory));
+        });
+        assert_eq!(rig.detector.counters().requests, requests, "nothing was due");
+    }
+}
+
 fn dead_nic(criterion: &mut Criterion) {
     let mut rig = Rig::new(1000);
     let interface = InterfaceNumber::new(0).expect("small");
@@ -106,5 +130,5 @@ fn dead_nic(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, pace, dead_nic);
+criterion_group!(benches, pace, sweep, dead_nic);
 criterion_main!(benches);

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test: every failure should end it where it happens")]
 
 use netft_common::map::{NodeConfig, SlotConfig};
-use netft_core::detect::{DetectorConfig, DetectorEvent};
+use netft_core::detect::{DampingConfig, DetectorConfig, DetectorEvent};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
 use netft_core::types::{
     LinkState, NodeId, RouteClass, RouteReason, RouteState, Slot, Timing, address_bytes,
@@ -65,6 +65,7 @@ impl Node {
                 up_run: 3,
                 fail_back_hold_ns: 100_000_000,
                 engine_timeout_ns: 250_000_000,
+                damping: DampingConfig::default(),
             },
         }
     }

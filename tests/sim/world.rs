@@ -7,7 +7,7 @@ use crate::node::{Node, address};
 use crate::rng::Rng;
 use netft_common::heartbeat::Addresses;
 use netft_common::wire::Heartbeat;
-use netft_core::detect::DetectorConfig;
+use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::types::{LinkState, Nanos, Timing};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -97,6 +97,7 @@ impl World {
             up_run: 3,
             fail_back_hold_ns: 50 * MS,
             engine_timeout_ns: plan.engine_timeout_ns,
+            damping: DampingConfig { flap_limit: 0, ..DampingConfig::default() },
         };
         let offset = |rng: &mut Rng| rng.between(1_000, 1_000_000) * MS;
         let nodes: Vec<Node> = (0..count)

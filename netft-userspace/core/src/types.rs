@@ -136,6 +136,8 @@ pub enum RouteReason {
     Adopted,
     /// The route no longer exists (an endpoint vanished).
     Removed,
+    /// Heartbeats complete again, but it went down too often lately and must prove itself for longer.
+    Damped,
 }
 
 /// Which thresholds apply to a route.

@@ -4,7 +4,7 @@ use super::text::{ago, microseconds, or_dash, table, word};
 use super::{Cli, Result, print, print_json};
 use crate::control::Request;
 use crate::listing::{HistoryRecord, Route, Routes, Versioned};
-use netft_core::types::RouteState;
+use netft_core::types::{RouteReason, RouteState};
 use std::fmt::Write;
 
 /// Which routes, and how much of them.
@@ -54,7 +54,12 @@ fn text(routes: &[Route]) -> String {
 fn state(route: &Route) -> String {
     match route.state {
         RouteState::Up => "up".to_owned(),
-        RouteState::Down => format!("down: {}", word(route.reason)),
+        RouteState::Down => match route.damped_left_ms {
+            Some(left_ms) if route.reason == RouteReason::Damped => {
+                format!("down: damped, {:.1} s left", left_ms / 1000.0)
+            }
+            _ => format!("down: {}", word(route.reason)),
+        },
         RouteState::AdminDown => word(route.state),
     }
 }

@@ -21,7 +21,7 @@ pub use secret::{Secret, SecretError};
 pub use units::{format_duration, parse_duration};
 
 use crate::engine::Wait;
-use netft_core::detect::DetectorConfig;
+use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{MembershipConfig, NetworkOverride, PeerConfig};
 use netft_core::types::{Nanos, NodeId, Timing};
 use serde_json::{Value, json};
@@ -69,6 +69,8 @@ pub struct Config {
     pub up_after: u32,
     /// `routes.fail_back_hold`, nanoseconds.
     pub fail_back_hold_ns: Nanos,
+    /// `routes.flap_limit`, `routes.flap_half_life` and `routes.damping_max`.
+    pub damping: DampingConfig,
     /// `events.history`: events kept.
     pub event_history: usize,
     /// `control.socket`.
@@ -176,6 +178,7 @@ impl Config {
             up_run: self.up_after,
             fail_back_hold_ns: self.fail_back_hold_ns,
             engine_timeout_ns: self.engine.timeout_ns,
+            damping: self.damping,
         }
     }
 
@@ -216,6 +219,10 @@ impl Config {
         entries.push(("routes.history".into(), json!(self.route_history)));
         entries.push(("routes.up_after".into(), json!(self.up_after)));
         entries.push(("routes.fail_back_hold".into(), json!(format_duration(self.fail_back_hold_ns))));
+        let damping = self.damping;
+        entries.push(("routes.flap_limit".into(), json!(damping.flap_limit)));
+        entries.push(("routes.flap_half_life".into(), json!(format_duration(damping.half_life_ns))));
+        entries.push(("routes.damping_max".into(), json!(format_duration(damping.longest_ns))));
         entries.push(("events.history".into(), json!(self.event_history)));
         entries.push(("control.socket".into(), json!(self.socket)));
         entries.push(("control.group".into(), json!(self.group)));

@@ -5,6 +5,7 @@ use super::units::parse_duration;
 use super::{Config, EngineConfig, Problem};
 use crate::engine::Wait;
 use netft_common::wire::{IFNAME_LEN, NAME_LEN};
+use netft_core::detect::DampingConfig;
 use netft_core::membership::{NetworkOverride, PeerConfig, Role};
 use netft_core::types::{Nanos, NodeId, Timing};
 use std::collections::BTreeMap;
@@ -74,6 +75,7 @@ fn defaults(file: &Path) -> Config {
         route_history: 64,
         up_after: 3,
         fail_back_hold_ns: SECOND,
+        damping: DampingConfig::default(),
         event_history: 1024,
         socket: super::DEFAULT_SOCKET.into(),
         group: None,
@@ -237,6 +239,13 @@ impl Reader<'_> {
             ["routes", "up_after"] => config.up_after = small(integer(value, 1..=1000)?)?,
             ["routes", "fail_back_hold"] => {
                 config.fail_back_hold_ns = duration(value, 0..=3600 * SECOND, "0s to 1h")?;
+            }
+            ["routes", "flap_limit"] => config.damping.flap_limit = small(integer(value, 0..=100)?)?,
+            ["routes", "flap_half_life"] => {
+                config.damping.half_life_ns = duration(value, 100 * MS..=3600 * SECOND, "100ms to 1h")?;
+            }
+            ["routes", "damping_max"] => {
+                config.damping.longest_ns = duration(value, 100 * MS..=3600 * SECOND, "100ms to 1h")?;
             }
             ["events", "history"] => config.event_history = small(integer(value, 16..=100_000)?)?,
             ["control", "socket"] => config.socket = absolute(value)?,

@@ -52,6 +52,9 @@ fn every_key_is_read() {
         history = 5
         up_after = 7
         fail_back_hold = "2s"
+        flap_limit = 9
+        flap_half_life = "5s"
+        damping_max = "1m"
         [events]
         history = 50
         [control]

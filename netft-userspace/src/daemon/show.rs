@@ -8,7 +8,7 @@ use crate::listing::{
 };
 use netft_core::detect::RouteView;
 use netft_core::membership::{EndpointView, RouteInfo};
-use netft_core::types::{LinkState, NodeState, RouteClass, RouteReason, RouteState, Timing};
+use netft_core::types::{LinkState, Nanos, NodeState, RouteClass, RouteReason, RouteState, Timing};
 
 impl Daemon {
     /// `netft status`.
@@ -106,9 +106,13 @@ impl Daemon {
             local: true,
             adapter: Some(self.own_adapter()),
             last_change: Some(clock.format(self.started_ns)),
+            silence_us: None,
+            tick_age_us: None,
             endpoints: self.membership.endpoints().iter().map(endpoint).collect(),
         };
+        let (views, now) = (self.engine.route_views(), crate::sys::boottime());
         let peers = self.membership.peers().into_iter().map(|peer| {
+            let over = || views.iter().filter(|view| Some(view.peer) == peer.id);
             let known = peer.id.and_then(|id| self.node_states.get(&id));
             Node {
                 name: peer.name,
@@ -118,6 +122,8 @@ impl Daemon {
                 local: false,
                 adapter: peer.adapter.map(Adapter::from),
                 last_change: known.map(|known| clock.format(known.since_ns)),
+                silence_us: age_us(now, over().map(|view| view.heard_ns).max()),
+                tick_age_us: age_us(now, over().map(|view| view.peer_tick_ns).max()),
                 endpoints: peer.endpoints.iter().map(endpoint).collect(),
             }
         });
@@ -196,6 +202,11 @@ impl Daemon {
             threshold: timing.threshold,
             sent: view.map_or(0, |view| view.sent),
             completed: view.map_or(0, |view| view.completed),
+            silence_us: age_us(crate::sys::boottime(), view.map(|view| view.heard_ns)),
+            flaps: view.map_or(0.0, |view| us(view.flaps_milli)),
+            damped_left_ms: view
+                .filter(|view| view.damped_left_ns > 0)
+                .map(|view| us(view.damped_left_ns) / 1000.0),
             slot: info.slot.map(|slot| slot.get()),
             history,
         }
@@ -216,6 +227,11 @@ impl Daemon {
             config: self.config.entries().into_iter().collect(),
         }
     }
+}
+
+/// Age of a stamp; 0 = never.
+fn age_us(now: Nanos, stamp: Option<Nanos>) -> Option<f64> {
+    stamp.filter(|stamp| *stamp > 0).map(|stamp| us(now.saturating_sub(stamp)))
 }
 
 fn tally(routes: &[Route]) -> Tally {

@@ -6,7 +6,7 @@ use netft_core::types::{Nanos, NodeId, RouteReason, RouteState, Slot};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Words that one route takes.
-const ROUTE_WORDS: usize = 6;
+const ROUTE_WORDS: usize = 10;
 /// Words before the routes: how many there are, the detector's counters, the histogram.
 const HEAD_WORDS: usize = 1 + 5 + Histogram::BUCKETS;
 
@@ -96,7 +96,7 @@ impl ViewTable {
 }
 
 const STATES: [RouteState; 3] = [RouteState::Up, RouteState::Down, RouteState::AdminDown];
-const REASONS: [RouteReason; 12] = [
+const REASONS: [RouteReason; 13] = [
     RouteReason::Starting,
     RouteReason::HeartbeatsComplete,
     RouteReason::HeartbeatsMissed,
@@ -109,6 +109,7 @@ const REASONS: [RouteReason; 12] = [
     RouteReason::PeerLeft,
     RouteReason::Adopted,
     RouteReason::Removed,
+    RouteReason::Damped,
 ];
 
 fn encode(view: &RouteView) -> [u64; ROUTE_WORDS] {
@@ -121,11 +122,26 @@ fn encode(view: &RouteView) -> [u64; ROUTE_WORDS] {
         view.srtt_ns,
         view.sent,
         view.completed,
+        view.heard_ns,
+        view.peer_tick_ns,
+        view.flaps_milli,
+        view.damped_left_ns,
     ]
 }
 
 fn decode(words: [u64; ROUTE_WORDS]) -> Option<RouteView> {
-    let [first, misses, since_ns, srtt_ns, sent, completed] = words;
+    let [
+        first,
+        misses,
+        since_ns,
+        srtt_ns,
+        sent,
+        completed,
+        heard_ns,
+        peer_tick_ns,
+        flaps_milli,
+        damped_left_ns,
+    ] = words;
     Some(RouteView {
         slot: Slot::new(u32::try_from(first & 0xffff).ok()?)?,
         peer: NodeId::new(u16::try_from(first >> 16 & 0xffff).ok()?)?,
@@ -136,6 +152,10 @@ fn decode(words: [u64; ROUTE_WORDS]) -> Option<RouteView> {
         srtt_ns,
         sent,
         completed,
+        heard_ns,
+        peer_tick_ns,
+        flaps_milli,
+        damped_left_ns,
     })
 }
 
@@ -156,6 +176,10 @@ mod tests {
                 srtt_ns: 2,
                 sent: 3,
                 completed: 4,
+                heard_ns: 5,
+                peer_tick_ns: 6,
+                flaps_milli: 7,
+                damped_left_ns: 8,
             };
             assert_eq!(decode(encode(&view)), Some(view));
         }

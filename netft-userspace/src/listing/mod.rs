@@ -65,6 +65,11 @@ pub struct Node {
     pub adapter: Option<Adapter>,
     /// When its state last changed; `None` = not since the daemon started.
     pub last_change: Option<String>,
+    /// Time since anything of its host arrived over any route, in microseconds: the kernel answers without the engine.
+    /// `None` for this node, and if nothing ever has.
+    pub silence_us: Option<f64>,
+    /// Age of its engine's newest tick, in microseconds; `None` for this node, and if none was ever seen.
+    pub tick_age_us: Option<f64>,
     /// What it announced, or the own ones.
     pub endpoints: Vec<Endpoint>,
 }
@@ -192,6 +197,13 @@ pub struct Route {
     pub sent: u64,
     /// Heartbeats completed.
     pub completed: u64,
+    /// Time since anything arrived on it, in microseconds; `None` = nothing has.
+    pub silence_us: Option<f64>,
+    /// How often it went down lately, older downs counting less.
+    pub flaps: f64,
+    /// How long its heartbeats must still complete before it comes up, in milliseconds, as it went down too often;
+    /// `None` = it isn't damped.
+    pub damped_left_ms: Option<f64>,
     /// Index of the route on this node; `None` until the peer introduced itself.
     pub slot: Option<u16>,
     /// Newest last; only if asked for.

@@ -38,6 +38,8 @@ fn nodes_are_as_documented() {
         local: false,
         adapter: Some(adapter()),
         last_change: Some("2026-11-22T06:15:20.000000Z".into()),
+        silence_us: Some(512.5),
+        tick_age_us: Some(1012.0),
         endpoints: vec![endpoint],
     };
     snapshot(
@@ -46,6 +48,8 @@ fn nodes_are_as_documented() {
             "name": "n2", "id": 2, "site": null, "state": "engine-stalled", "local": false,
             "adapter": { "mac": "02:00:00:00:00:01", "ipv4": "169.254.7.9", "ipv6": "fe80::1", "mtu": 1386 },
             "last_change": "2026-11-22T06:15:20.000000Z",
+            "silence_us": 512.5,
+            "tick_age_us": 1012.0,
             "endpoints": [{ "interface": "net1", "address": "10.77.1.2/24", "mac": "02:00:00:00:00:02",
                             "link": "no-carrier", "mtu": 1500, "speed_mbps": null }],
         }] }),
@@ -107,6 +111,9 @@ fn routes_are_as_documented() {
         threshold: 5,
         sent: 100,
         completed: 99,
+        silence_us: Some(250.0),
+        flaps: 1.5,
+        damped_left_ms: None,
         slot: Some(3),
         history: Some(vec![record]),
     };
@@ -114,7 +121,7 @@ fn routes_are_as_documented() {
         "peer": "n2", "network": "Cluster Network 1", "local": "10.77.1.1", "remote": "10.77.1.2",
         "state": "admin-down", "active": false, "rtt_us": 12.345, "mtu": 1500, "misses": 1, "last_change": null,
         "reason": "tx-only", "class": "same-subnet", "metric": 40000, "delay_us": 1000.0, "threshold": 5,
-        "sent": 100, "completed": 99, "slot": 3,
+        "sent": 100, "completed": 99, "silence_us": 250.0, "flaps": 1.5, "damped_left_ms": null, "slot": 3,
         "history": [{ "time": "2026-11-22T06:15:20.000000Z", "boottime_ns": 5_000_000_000_u64, "old": "up",
                       "new": "admin-down", "reason": "peer-admin-down", "sent": 100, "completed": 99, "misses": 1,
                       "threshold": 5, "evidence_age_us": 1000.5, "silence_us": null }],
@@ -255,14 +262,24 @@ fn the_manual_names_every_word() {
         RouteReason::PeerLeft,
         RouteReason::Adopted,
         RouteReason::Removed,
+        RouteReason::Damped,
     ];
     for reason in reasons {
         let word = serde_json::to_value(reason).unwrap();
         assert!(words.contains(&format!("| `{}` |", word.as_str().unwrap())), "{word}");
     }
-    for field in
-        ["last_change", "evidence_age_us", "adopted_routes", "loop_gap_max_us", "routes_up", "speed_mbps"]
-    {
+    for field in [
+        "last_change",
+        "evidence_age_us",
+        "adopted_routes",
+        "loop_gap_max_us",
+        "routes_up",
+        "speed_mbps",
+        "tick_age_us",
+        "silence_us",
+        "damped_left_ms",
+        "flaps",
+    ] {
         assert!(manual.contains(&format!("`{field}`")), "{field}");
     }
 }

@@ -1,6 +1,8 @@
 //! The detector: joins routes, peers, links and the clock.
 
+use super::deadlines::Deadlines;
 use super::outbox::{Events, NodeSet, Requests, Stores};
+use super::pace::phases_for;
 use super::peer::{Peer, routes_of};
 use super::route::{Excuse, Route};
 use super::{
@@ -38,11 +40,18 @@ pub struct Detector {
     config: DetectorConfig,
     own_id: NodeId,
     routes: Box<[Option<Route>]>,
-    /// Per slot when its route must be looked at: the one thing that every wake reads of all routes.
-    due_ns: Box<[Nanos]>,
+    /// Per slot when its route must be looked at.
+    due: Deadlines,
     /// Slots from here on have never been used.
     slots_end: usize,
+    /// How many there are, and on how many phases of the delay their leg 1s leave.
+    watched: usize,
+    phases: u64,
     peers: Box<[Peer]>,
+    /// Per peer when it must be looked at, whatever its routes do.
+    peers_due: Deadlines,
+    /// Peers of which a route was looked at: what arrived may be about another one.
+    visited: NodeSet,
     /// Peers with a change that selection must see.
     touched: NodeSet,
     links: [LinkState; InterfaceNumber::LIMIT as usize],
@@ -60,6 +69,8 @@ pub struct Detector {
     late_ns: Nanos,
     /// The tightest limit of any route.
     stall_limit_ns: Nanos,
+    /// What is due within this is served by the wake before.
+    early_ns: Nanos,
     stall_reported_ns: Option<Nanos>,
     /// The worst stall not yet reported.
     stall_pending_ns: Nanos,
@@ -72,9 +83,13 @@ impl Detector {
             config,
             own_id,
             routes: vec![None; MAX_SLOTS as usize].into(),
-            due_ns: vec![Nanos::MAX; MAX_SLOTS as usize].into(),
+            due: Deadlines::new(MAX_SLOTS as usize),
             slots_end: 0,
+            watched: 0,
+            phases: 1,
             peers: vec![Peer::new(); MAX_NODES as usize].into(),
+            peers_due: Deadlines::new(MAX_NODES as usize),
+            visited: NodeSet::new(),
             touched: NodeSet::new(),
             links: [LinkState::Up; InterfaceNumber::LIMIT as usize],
             dead_interfaces: 0,
@@ -87,6 +102,7 @@ impl Detector {
             asked_ns: Nanos::MAX,
             late_ns: 0,
             stall_limit_ns: Nanos::MAX,
+            early_ns: 0,
             stall_reported_ns: None,
             stall_pending_ns: 0,
         }
@@ -120,16 +136,19 @@ impl Detector {
             self.note_stall(now, late_ns, evidence);
         }
         self.report_stall(now);
-        for index in 0..self.slots_end {
-            if self.due_ns[index] <= now {
-                self.tend(now, index, evidence);
-            }
+        let mut from = 0;
+        while let Some(index) = self.due.next_due(from, now.saturating_add(self.early_ns)) {
+            self.tend(now, index, evidence);
+            from = index + 1;
         }
-        for index in 1..self.peers.len() {
-            if self.peers[index].due_ns <= now {
-                self.read_peer(index, evidence);
-                self.touched.insert(index);
-            }
+        while let Some(peer) = self.visited.pop() {
+            self.hear_news(now, peer, evidence);
+        }
+        let mut from = 1;
+        while let Some(index) = self.peers_due.next_due(from, now) {
+            self.read_peer(index, evidence);
+            self.touched.insert(index);
+            from = index + 1;
         }
         self.review_touched(now);
         self.plan();
@@ -167,7 +186,10 @@ impl Detector {
 
     /// All watched routes, by slot, as of the last call.
     pub fn views(&self) -> impl Iterator<Item = RouteView> {
-        self.routes[..self.slots_end].iter().flatten().map(|route| route.view(self.now_ns))
+        self.routes[..self.slots_end]
+            .iter()
+            .flatten()
+            .map(|route| route.view(self.now_ns, &self.config.damping))
     }
 
     /// What a peer looks like from here, and the age of its newest tick in nanoseconds (`u64::MAX` = none seen).
@@ -209,18 +231,20 @@ impl Detector {
             return;
         };
         let moved = route.setup.interface != setup.interface;
-        route.change(now, setup, self.own_id);
+        route.change(now, setup, self.own_id, self.phases);
         if moved {
             let (state, reason) = route.set_link(now, link);
             self.enter(now, index, state, reason);
         }
         self.touch(index);
-        self.tighten_stall_limit();
+        self.note_timings();
     }
 
     fn add_route(&mut self, now: Nanos, setup: RouteSetup, link: LinkState) {
         let index = setup.slot.index();
-        let mut route = Route::new(now, setup, link, self.own_id);
+        self.watched += 1;
+        self.spread();
+        let mut route = Route::new(now, setup, link, self.own_id, self.phases);
         let peer = &mut self.peers[usize::from(setup.peer.get())];
         route.next_of_peer = peer.first.replace(setup.slot);
         if route.state != RouteState::Down {
@@ -232,7 +256,7 @@ impl Detector {
         self.routes[index] = Some(route);
         self.slots_end = self.slots_end.max(index + 1);
         self.touch(index);
-        self.tighten_stall_limit();
+        self.note_timings();
     }
 
     fn remove_route(&mut self, now: Nanos, slot: Slot) {
@@ -253,9 +277,20 @@ impl Detector {
             let Some(next) = &mut self.routes[at.index()] else { break };
             link = &mut next.next_of_peer;
         }
-        self.due_ns[index] = Nanos::MAX;
+        self.due.set(index, Nanos::MAX);
         self.stores.set_flags(slot, 0);
-        self.tighten_stall_limit();
+        self.watched -= 1;
+        self.spread();
+        self.note_timings();
+    }
+
+    /// Few routes leave together, many are spread over the delay.
+    fn spread(&mut self) {
+        let phases = phases_for(self.watched);
+        if phases != self.phases {
+            self.phases = phases;
+            self.routes.iter_mut().flatten().for_each(|route| route.set_phases(self.own_id, phases));
+        }
     }
 
     fn set_link(&mut self, now: Nanos, interface: InterfaceNumber, link: LinkState) {
@@ -301,7 +336,7 @@ impl Detector {
             if route.excuse_stall(now, late_ns) == Excuse::Postponed {
                 self.counters.postponed_verdicts = self.counters.postponed_verdicts.saturating_add(1);
             }
-            self.due_ns[index] = self.due_ns[index].min(route.due_ns());
+            self.due.set(index, self.due.get(index).min(route.due_ns()));
         }
     }
 
@@ -314,14 +349,16 @@ impl Detector {
         }
     }
 
-    fn tighten_stall_limit(&mut self) {
-        let limits = self.routes.iter().flatten().map(Route::stall_limit_ns);
-        self.stall_limit_ns = limits.min().unwrap_or(Nanos::MAX);
+    /// The tightest of what depends on the routes' timings.
+    fn note_timings(&mut self) {
+        let routes = || self.routes[..self.slots_end].iter().flatten();
+        self.stall_limit_ns = routes().map(Route::stall_limit_ns).min().unwrap_or(Nanos::MAX);
+        self.early_ns = routes().map(Route::early_ns).min().unwrap_or(0);
     }
 
     // --- routes ---------------------------------------------------------------------------------------------
 
-    /// Reads, judges and paces one route, and hears what arrived about its siblings.
+    /// Reads, judges and paces one route.
     fn tend(&mut self, now: Nanos, index: usize, evidence: &impl Evidence) {
         let Some(route) = &mut self.routes[index] else { return };
         let peer = usize::from(route.setup.peer.get());
@@ -330,16 +367,21 @@ impl Detector {
             self.requests.push(route.setup.slot);
         }
         self.judge(now, index, evidence);
-        let mut sibling = self.peers[peer].first;
-        while let Some(slot) = sibling {
+        self.visited.insert(peer);
+        self.touched.insert(peer);
+    }
+
+    /// What arrived on one route of a peer may be about another one.
+    fn hear_news(&mut self, now: Nanos, peer: usize, evidence: &impl Evidence) {
+        let mut next = self.peers[peer].first;
+        while let Some(slot) = next {
             let Some(route) = &mut self.routes[slot.index()] else { break };
-            sibling = route.next_of_peer;
-            if slot.index() != index && evidence.told_down(slot) != route.seen.told_down {
+            next = route.next_of_peer;
+            if evidence.told_down(slot) != route.seen.told_down {
                 route.observe(evidence.read(slot), &mut self.rtt);
                 self.judge(now, slot.index(), evidence);
             }
         }
-        self.touched.insert(peer);
     }
 
     /// The verdict on one route, by evidence just read.
@@ -359,7 +401,7 @@ impl Detector {
                 self.start_notices(now, index);
             }
         } else if route.may_come_up(now, self.config.up_run) {
-            self.enter(now, index, RouteState::Up, RouteReason::HeartbeatsComplete);
+            self.come_up(now, index);
         } else if let Some(reason) = route.refined_reason(now) {
             route.reason = reason;
             self.start_notices(now, index);
@@ -367,9 +409,38 @@ impl Detector {
         self.set_due(index);
     }
 
+    /// Up, unless the route is damped and the peer can be reached without it.
+    fn come_up(&mut self, now: Nanos, index: usize) {
+        let Some(route) = &mut self.routes[index] else { return };
+        if route.is_damped(now, &self.config.damping) {
+            let first = self.peers[usize::from(route.setup.peer.get())].first;
+            if routes_of(&self.routes, first).any(Route::is_up) {
+                self.enter(now, index, RouteState::Down, RouteReason::Damped);
+                return;
+            }
+        }
+        self.enter(now, index, RouteState::Up, RouteReason::HeartbeatsComplete);
+    }
+
+    /// A peer that lost its last route gets back those that only damping holds back.
+    fn release(&mut self, now: Nanos, peer: usize) {
+        let first = self.peers[peer].first;
+        if routes_of(&self.routes, first).any(Route::is_up) {
+            return;
+        }
+        let mut next = first;
+        while let Some(route) = next.and_then(|slot| self.routes[slot.index()].as_ref()) {
+            next = route.next_of_peer;
+            if route.is_held_back() && route.may_come_up(now, self.config.up_run) {
+                let index = route.setup.slot.index();
+                self.enter(now, index, RouteState::Up, RouteReason::HeartbeatsComplete);
+            }
+        }
+    }
+
     fn enter(&mut self, now: Nanos, index: usize, state: RouteState, reason: RouteReason) {
         let Some(route) = &mut self.routes[index] else { return };
-        if let Some(record) = route.enter(now, state, reason) {
+        if let Some(record) = route.enter(now, state, reason, &self.config.damping) {
             self.stores.set_flags(record.slot, u64::from(route.is_up()));
             self.events.push(DetectorEvent::Route(record));
             self.touch(index);
@@ -425,7 +496,7 @@ impl Detector {
     }
 
     fn set_due(&mut self, index: usize) {
-        self.due_ns[index] = self.routes[index].as_ref().map_or(Nanos::MAX, Route::due_ns);
+        self.due.set(index, self.routes[index].as_ref().map_or(Nanos::MAX, Route::due_ns));
     }
 
     fn read_peer(&mut self, index: usize, evidence: &impl Evidence) {
@@ -439,6 +510,7 @@ impl Detector {
     fn review_touched(&mut self, now: Nanos) {
         while let Some(index) = self.touched.pop() {
             let Some(id) = u16::try_from(index).ok().and_then(NodeId::new) else { continue };
+            self.release(now, index);
             let outcome = self.peers[index].review(now, id, &self.config, &self.routes);
             if let Some(word) = outcome.word {
                 self.stores.set_active(id, word);
@@ -449,12 +521,11 @@ impl Detector {
                 let srtt_ns = self.routes[slot.index()].as_ref().map_or(0, |route| route.srtt_ns);
                 self.peers[index].probed(leaves_ns, srtt_ns);
             }
+            self.peers_due.set(index, self.peers[index].due_ns);
         }
     }
 
     fn plan(&mut self) {
-        let routes = self.due_ns[..self.slots_end].iter().copied().min().unwrap_or(Nanos::MAX);
-        let peers = self.peers.iter().map(|peer| peer.due_ns).min().unwrap_or(Nanos::MAX);
-        self.asked_ns = routes.min(peers);
+        self.asked_ns = self.due.earliest().min(self.peers_due.earliest());
     }
 }

@@ -1,5 +1,6 @@
 //! What goes into the [`Detector`](super::Detector) and what comes out of it.
 
+use super::DampingConfig;
 use crate::types::{
     InterfaceNumber, LinkState, Nanos, NodeId, NodeState, RouteReason, RouteState, Slot, Timing,
 };
@@ -73,6 +74,8 @@ pub struct DetectorConfig {
     pub fail_back_hold_ns: Nanos,
     /// Age of a peer's tick at which its engine counts as stalled, in nanoseconds (default 250 ms).
     pub engine_timeout_ns: Nanos,
+    /// When a route that keeps going down must prove itself for longer.
+    pub damping: DampingConfig,
 }
 
 /// What the control thread asks of the detector. All idempotent.
@@ -103,7 +106,7 @@ pub struct RequestTransmit {
 /// What happened. The shell forwards events to the control thread, which logs, keeps and shows them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum DetectorEvent {
-    /// A route changed its state.
+    /// A route changed its state, or is held back in it by damping (then `old` and `new` are equal).
     Route(RouteRecord),
     /// Cluster traffic to a peer moved (`None` = no route).
     Active {
@@ -200,4 +203,12 @@ pub struct RouteView {
     pub sent: u64,
     /// Heartbeats completed.
     pub completed: u64,
+    /// When anything last arrived from the peer's host, boottime; 0 = never. The host answers without its engine.
+    pub heard_ns: Nanos,
+    /// When the peer's engine is last known to have ticked, as told over this route, boottime; 0 = never.
+    pub peer_tick_ns: Nanos,
+    /// How often it went down lately, in thousandths, older ones counting less.
+    pub flaps_milli: u64,
+    /// How long its heartbeats must still complete before it comes up, as it went down too often; 0 = it isn't damped.
+    pub damped_left_ns: Nanos,
 }

@@ -1,15 +1,19 @@
 //! Detection and route selection: judges every route by send stamps of completed heartbeats, paces leg 1, and picks
 //! the active route to each peer. Runs on the detection thread; after [`Detector::new`] nothing here allocates.
 
+mod damping;
+mod deadlines;
 mod detector;
 mod histogram;
 mod interface;
 mod outbox;
+mod pace;
 mod peer;
 mod route;
 #[cfg(test)]
 mod tests;
 
+pub use damping::DampingConfig;
 pub use detector::{Detector, DetectorCounters};
 pub use histogram::Histogram;
 pub use interface::{

@@ -1,5 +1,7 @@
 //! One watched route: its pace, its evidence, and when that is too old.
 
+use super::damping::{DampingConfig, Flaps};
+use super::pace::{early_ns, on_grid, phase_of};
 use super::{Adopted, Histogram, RouteRecord, RouteSetup, RouteView, SlotEvidence};
 use crate::types::{LinkState, Nanos, NodeId, RouteReason, RouteState, Slot};
 use netft_common::map::down_reason;
@@ -10,10 +12,6 @@ const NOTICE_REPEATS: u32 = 32;
 const POSTPONEMENTS: u8 = 2;
 /// A late wake of less than this is no stall at usual delays: sleeping under SCHED_FIFO is up to 150 µs late.
 const STALL_FLOOR_NS: Nanos = 300_000;
-/// Leg 1s leave on at most so many different phases of the delay, so that many routes don't make as many wakes.
-const PHASES: u64 = 16;
-/// No two phases are closer than this.
-const PHASE_FLOOR_NS: Nanos = 50_000;
 /// Round trips above this are taken as this: the clock goes on in suspend, and a patience of hours is none.
 const RTT_CAP_NS: Nanos = 1_000_000_000;
 
@@ -91,25 +89,26 @@ pub(super) struct Route {
 
     /// Leg 1s of other routes that still carry the notice about this one.
     notices_left: u32,
+
+    /// How often it went down lately, and whether its history says already that it is held back for that.
+    flaps: Flaps,
+    hold_told: bool,
 }
 
-/// Smallest `phase + k × delay` that is at least `from`.
-fn on_grid(from: Nanos, delay: Nanos, phase: Nanos) -> Nanos {
-    let over = from.saturating_sub(phase) % delay;
-    let base = from.max(phase);
-    if over == 0 { base } else { base.saturating_add(delay - over) }
-}
-
-/// Spreads slots (and the two ends of a route, by node id) over a delay, evenly however many there are: multiples
-/// of the golden ratio fill an interval without clusters.
-fn phase_of(slot: Slot, own_id: NodeId, delay: Nanos) -> Nanos {
-    let steps = (delay / PHASE_FLOOR_NS).clamp(1, PHASES);
-    let turn = (u64::from(slot.get()) + 37 * u64::from(own_id.get())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (delay / steps) * (((turn >> 32) * steps) >> 32)
+/// Whether a down for this reason counts as a flap. What an administrator or the peer's end did does not.
+fn is_flap(reason: RouteReason) -> bool {
+    matches!(
+        reason,
+        RouteReason::HeartbeatsMissed
+            | RouteReason::RxOnly
+            | RouteReason::TxOnly
+            | RouteReason::CarrierLost
+            | RouteReason::PeerCarrierLost
+    )
 }
 
 impl Route {
-    pub(super) fn new(now: Nanos, setup: RouteSetup, link: LinkState, own_id: NodeId) -> Self {
+    pub(super) fn new(now: Nanos, setup: RouteSetup, link: LinkState, own_id: NodeId, phases: u64) -> Self {
         let (state, reason) = match (link, setup.adopted) {
             (LinkState::NoCarrier, _) => (RouteState::Down, RouteReason::CarrierLost),
             (LinkState::AdminDown, _) => (RouteState::AdminDown, RouteReason::AdminDown),
@@ -126,7 +125,7 @@ impl Route {
             hold_from_ns: if state == RouteState::Up { 0 } else { now },
             link,
             seen: SlotEvidence::default(),
-            phase_ns: phase_of(setup.slot, own_id, setup.timing.delay_ns.max(1)),
+            phase_ns: phase_of(setup.slot, own_id, setup.timing.delay_ns.max(1), phases),
             next_request_ns: Nanos::MAX,
             last_request_ns: 0,
             last_sent_ns: 0,
@@ -145,6 +144,8 @@ impl Route {
             postponed: 0,
             judged_ns: 0,
             notices_left: 0,
+            flaps: Flaps::default(),
+            hold_told: false,
         };
         route.schedule_request(now);
         route
@@ -162,19 +163,29 @@ impl Route {
         self.state == RouteState::Up
     }
 
+    /// Whether it would be up if it weren't damped.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.reason == RouteReason::Damped
+    }
+
+    /// Whether its evidence is under watch: it is up, or held back.
+    fn is_watched(&self) -> bool {
+        self.is_up() || self.is_held_back()
+    }
+
     pub(super) fn link_is_up(&self) -> bool {
         self.link == LinkState::Up
     }
 
     /// New metric, timing or interface of a watched route; what is known about it stays.
-    pub(super) fn change(&mut self, now: Nanos, setup: RouteSetup, own_id: NodeId) {
+    pub(super) fn change(&mut self, now: Nanos, setup: RouteSetup, own_id: NodeId, phases: u64) {
         let timing_changed = setup.timing != self.setup.timing;
         self.next_sequence = self.next_sequence.max(setup.first_sequence);
         self.setup = setup;
         if timing_changed {
             // Evidence is as old as the old pace made it: the new patience counts from now.
             self.completed_ns = self.completed_ns.max(now);
-            self.phase_ns = phase_of(setup.slot, own_id, self.delay_ns());
+            self.set_phases(own_id, phases);
             if self.link_is_up() {
                 self.schedule_request(now);
             }
@@ -182,6 +193,17 @@ impl Route {
     }
 
     // --- pace -----------------------------------------------------------------------------------------------
+
+    /// Where on the grid this node's leg 1s leave now that it uses so many phases. Takes effect with the next one
+    /// that is planned.
+    pub(super) fn set_phases(&mut self, own_id: NodeId, phases: u64) {
+        self.phase_ns = phase_of(self.setup.slot, own_id, self.delay_ns(), phases);
+    }
+
+    /// How early its leg 1 may leave with a wake that comes anyway.
+    pub(super) fn early_ns(&self) -> Nanos {
+        early_ns(self.delay_ns())
+    }
 
     fn schedule_request(&mut self, from: Nanos) {
         self.next_request_ns = match self.link {
@@ -193,7 +215,7 @@ impl Route {
     /// Whether leg 1 is due; if so, the next one is planned. After a stall the missed ones are skipped, and the
     /// next one is at least half a delay away, so that there is never a burst.
     pub(super) fn take_request(&mut self, now: Nanos) -> bool {
-        if now < self.next_request_ns || !self.link_is_up() {
+        if now.saturating_add(self.early_ns()) < self.next_request_ns || !self.link_is_up() {
             return false;
         }
         self.last_request_ns = now;
@@ -229,7 +251,10 @@ impl Route {
     pub(super) fn observe(&mut self, seen: SlotEvidence, rtt: &mut Histogram) {
         if seen.highest[1] > self.seen.highest[1] && seen.rtt_ns > 0 {
             rtt.record(seen.rtt_ns);
-            let sample = seen.rtt_ns.min(RTT_CAP_NS);
+            // One late answer (its host stood still) must not make us patient with what comes after; many in a row do.
+            let believable = self.srtt_ns.saturating_mul(4).saturating_add(self.delay_ns());
+            let sample =
+                seen.rtt_ns.min(RTT_CAP_NS).min(if self.srtt_ns == 0 { RTT_CAP_NS } else { believable });
             // RFC 6298 section 2: the first sample as it is, then by eighths.
             self.srtt_ns = match self.srtt_ns {
                 0 => sample,
@@ -288,7 +313,7 @@ impl Route {
     /// often enough, the stamps alone decide.
     pub(super) fn is_overdue(&mut self, now: Nanos) -> bool {
         self.judged_ns = now;
-        if !self.is_up() || now <= self.patience_ns(0) {
+        if !self.is_watched() || now <= self.patience_ns(0) {
             return false;
         }
         let threshold = self.setup.timing.threshold;
@@ -305,14 +330,19 @@ impl Route {
         2 * self.srtt_ns + self.delay_ns() / 2
     }
 
-    /// Whether enough heartbeats in a row completed. (Damping of flaps will ask for more here.)
+    /// Whether enough heartbeats in a row completed for a route that isn't damped.
     pub(super) fn may_come_up(&self, now: Nanos, up_run: u32) -> bool {
         !self.is_up() && self.link_is_up() && self.run >= up_run.max(1) && now <= self.deadline_ns()
     }
 
+    /// Whether it must complete heartbeats for longer, as it went down too often.
+    pub(super) fn is_damped(&mut self, now: Nanos, damping: &DampingConfig) -> bool {
+        self.flaps.is_damped(now, damping)
+    }
+
     /// When this route must be looked at next.
     pub(super) fn due_ns(&self) -> Nanos {
-        if !self.is_up() {
+        if !self.is_watched() {
             return self.next_request_ns;
         }
         // Past the deadline without a verdict, each leg 1 that turns out to be missing may bring it.
@@ -341,7 +371,7 @@ impl Route {
     /// is put off at most twice. So a route that is dead is found within detection time + trip after the later of
     /// its cut and the end of our stall, and whatever stalls follow, by the third that finds the verdict due.
     pub(super) fn excuse_stall(&mut self, now: Nanos, late_ns: Nanos) -> Excuse {
-        if !self.is_up() || late_ns <= self.stall_limit_ns() {
+        if !self.is_watched() || late_ns <= self.stall_limit_ns() {
             return Excuse::NotNeeded;
         }
         let due = now > self.deadline_ns();
@@ -463,28 +493,36 @@ impl Route {
         }
     }
 
-    /// Enters a state; the record of it if it is another one.
+    /// Enters a state; the record of it if it is another one, or if damping holds it in this one.
     pub(super) fn enter(
         &mut self,
         now: Nanos,
         state: RouteState,
         reason: RouteReason,
+        damping: &DampingConfig,
     ) -> Option<RouteRecord> {
-        let old = self.state;
+        let (old, was_watched) = (self.state, self.is_watched());
         self.reason = reason;
-        if old == state {
+        if was_watched && state != RouteState::Up && !self.is_held_back() {
+            self.restart_run(now);
+            if is_flap(reason) {
+                self.flaps.note_down(now, damping);
+            }
+        }
+        let news = old != state || (self.is_held_back() && !self.hold_told);
+        if !news {
             return None;
         }
-        self.state = state;
-        self.since_ns = now;
-        let record = self.record(now, old);
+        self.hold_told = self.is_held_back();
+        if old != state {
+            self.state = state;
+            self.since_ns = now;
+        }
         if state == RouteState::Up {
             self.hold_from_ns = now;
             self.notices_left = 0;
-        } else if old == RouteState::Up {
-            self.restart_run(now);
         }
-        Some(record)
+        Some(self.record(now, old))
     }
 
     pub(super) fn record(&self, now: Nanos, old: RouteState) -> RouteRecord {
@@ -518,7 +556,7 @@ impl Route {
         u32::try_from(open.saturating_sub(travelling)).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn view(&self, now: Nanos) -> RouteView {
+    pub(super) fn view(&self, now: Nanos, damping: &DampingConfig) -> RouteView {
         RouteView {
             slot: self.setup.slot,
             peer: self.setup.peer,
@@ -529,6 +567,10 @@ impl Route {
             srtt_ns: self.srtt_ns,
             sent: self.sent,
             completed: self.completed,
+            heard_ns: self.seen.arrival_ns.iter().copied().max().unwrap_or(0),
+            peer_tick_ns: self.seen.peer_tick_ns,
+            flaps_milli: self.flaps.count(now, damping),
+            damped_left_ns: self.flaps.left_ns(now, damping),
         }
     }
 }

@@ -1,3 +1,4 @@
+mod damping;
 mod engine;
 mod links;
 mod pace;

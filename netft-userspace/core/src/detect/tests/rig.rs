@@ -1,8 +1,8 @@
 //! A detector, a clock, and an ideal far end whose XDP answers as long as the path lets it.
 
 use crate::detect::{
-    Adopted, Detector, DetectorCommand, DetectorConfig, DetectorEvent, Evidence, RequestTransmit,
-    RouteRecord, RouteSetup, RouteView, SlotEvidence, StoreCommand,
+    Adopted, DampingConfig, Detector, DetectorCommand, DetectorConfig, DetectorEvent, Evidence,
+    RequestTransmit, RouteRecord, RouteSetup, RouteView, SlotEvidence, StoreCommand,
 };
 use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, NodeState, RouteState, Slot, Timing};
 
@@ -11,8 +11,12 @@ pub const MS: Nanos = 1_000_000;
 pub const SECOND: Nanos = 1_000_000_000;
 pub const START: Nanos = 1_000 * SECOND;
 pub const TIMING: Timing = Timing { delay_ns: MS, threshold: 5 };
-pub const CONFIG: DetectorConfig =
-    DetectorConfig { up_run: 3, fail_back_hold_ns: SECOND, engine_timeout_ns: 250 * MS };
+pub const CONFIG: DetectorConfig = DetectorConfig {
+    up_run: 3,
+    fail_back_hold_ns: SECOND,
+    engine_timeout_ns: 250 * MS,
+    damping: DampingConfig { flap_limit: 4, half_life_ns: 2 * SECOND, longest_ns: 10 * SECOND },
+};
 
 pub fn slot(index: u32) -> Slot {
     Slot::new(index).unwrap()

@@ -1,7 +1,7 @@
 //! When a route is down, when it is up, and why.
 
 use super::rig::*;
-use crate::detect::{Adopted, DetectorCommand, RouteSetup, StoreCommand};
+use crate::detect::{Adopted, DampingConfig, DetectorCommand, DetectorConfig, RouteSetup, StoreCommand};
 use crate::types::{LinkState, NodeState, RouteReason, RouteState, Timing};
 use netft_common::map::down_reason;
 use netft_common::wire::flags;
@@ -247,6 +247,8 @@ fn a_slot_that_gets_another_peer_is_another_route() {
 #[test]
 fn events_that_nobody_takes_merge_and_the_last_state_is_never_lost() {
     let mut rig = Rig::with_routes(2);
+    let damping = DampingConfig { flap_limit: 0, ..CONFIG.damping };
+    rig.command(DetectorCommand::Configure(DetectorConfig { damping, ..CONFIG }));
     for round in 0..5_000 {
         let link = if round % 2 == 0 { LinkState::NoCarrier } else { LinkState::Up };
         rig.detector.handle_command(rig.now, DetectorCommand::SetLink(interface(0), link));
