@@ -1,6 +1,5 @@
 //! Hellos, as they come from strangers and as an insider with the secret could send them.
 
-use crate::Corpus;
 use netft_common::hello;
 use netft_common::wire::{HELLO_TAG_LEN, MAX_ENDPOINTS};
 use netft_core::adapter::AdapterSeed;
@@ -102,15 +101,15 @@ fn state(node: &Membership) -> impl PartialEq + std::fmt::Debug + use<> {
     (node.peers(), node.routes(), node.networks(), node.adapter(), node.endpoints())
 }
 
-pub fn fuzz(corpus: &Corpus) {
+pub fn target(inputs: &[Vec<u8>]) -> impl FnMut(&[u8]) + use<> {
     let ring = Keyring::new(&secret(), CLUSTER);
     let ([mut node, _], _) = met();
     let (own, peer) = (address(1), address(2));
     let calm = state(&node);
     let stale = |bytes: &&Vec<u8>| hello::decode(bytes).is_err();
-    assert_eq!(corpus.inputs.iter().find(stale), None, "the wire format has changed: write the corpus anew");
+    assert_eq!(inputs.iter().find(stale), None, "the wire format has changed: write the corpus anew");
     let mut now = 100 * MS;
-    corpus.run(|bytes| {
+    move |bytes| {
         now += MS;
         node.handle_timeout(now);
         transmits(&mut node);
@@ -125,7 +124,7 @@ pub fn fuzz(corpus: &Corpus) {
         if hello::decode(bytes).is_ok() {
             insider(&ring, now, bytes);
         }
-    });
+    }
 }
 
 fn insider(ring: &Keyring, now: u64, bytes: &[u8]) {

@@ -3,11 +3,13 @@
 /// A generator of mutations, the same for the same seed.
 pub struct Mutator {
     state: u64,
+    words: &'static [&'static str],
 }
 
 impl Mutator {
-    pub fn new(seed: u64) -> Self {
-        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
+    /// `words` are put into text here and there.
+    pub fn new(seed: u64, words: &'static [&'static str]) -> Self {
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, words }
     }
 
     /// xorshift64*.
@@ -38,6 +40,12 @@ impl Mutator {
 
     fn change(&mut self, bytes: &mut Vec<u8>, inputs: &[Vec<u8>]) {
         let at = self.below(bytes.len());
+        if !self.words.is_empty() && self.below(2) == 0 {
+            let word = self.words[self.below(self.words.len())].bytes();
+            let end = if self.below(2) == 0 { at } else { (at + self.below(16)).min(bytes.len()) };
+            bytes.splice(at..end, word);
+            return;
+        }
         match self.below(8) {
             0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
             1 if !bytes.is_empty() => bytes[at] = self.byte(),

@@ -14,8 +14,8 @@ use xtask::cluster::{adapter, ask, nodes, status};
 use xtask::hostile::{Ear, Message, Path, Port, message};
 use xtask::lab::{Lab, LabGuard, boottime_ns, build, timing_lock};
 
-/// Frames of each sort.
-const COUNT: u64 = 200;
+/// Frames of each sort: of hellos, all sorts together are fewer than a node takes at once.
+const COUNT: u64 = 100;
 /// Sent at a time: fewer than may wait for the daemon's threads, so that all are looked at.
 const BURST: usize = 50;
 /// The attacker's own MAC.

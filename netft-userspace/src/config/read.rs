@@ -105,6 +105,9 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn problem(&mut self, at: Option<usize>, message: String) {
         let line = at.map(|at| self.text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count() + 1);
+        // What was quoted from the file goes to a terminal and to the journal: as one line, and unable to steer either.
+        let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        let message = message.chars().map(shown).collect();
         self.problems.push(Problem { file: self.file.to_owned(), line, message });
     }
 
@@ -483,7 +486,7 @@ fn check_match(text: &str) -> Result<String, String> {
     if text.parse::<IpAddr>().is_ok() {
         return Err(format!("\"{text}\" has no prefix length: write a subnet like \"10.0.1.0/24\""));
     }
-    if text.is_empty() || text.contains(char::is_whitespace) {
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(format!(
             "\"{text}\" is neither a subnet (\"10.0.1.0/24\") nor an interface name (\"eth*\")"
         ));

@@ -358,3 +358,9 @@ fn the_socket_is_found_in_a_file_with_mistakes() {
     assert_eq!(socket("control.socket = 5\n"), None);
     assert_eq!(socket(MINIMAL), None);
 }
+
+#[test]
+fn what_is_quoted_from_the_file_cannot_steer_a_terminal() {
+    let problem = only_problem(&format!("{MINIMAL}[engine]\nwait = \"\\u001b[2J\\n\"\n"));
+    assert!(problem.contains(r"\u{1b}[2J\n") && !problem.contains(char::is_control), "{problem:?}");
+}

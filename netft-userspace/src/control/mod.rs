@@ -11,7 +11,7 @@ mod tests;
 
 pub use client::{Client, ClientError};
 pub(crate) use server::refusal;
-pub use server::{Asked, Server, ServerError};
+pub use server::{Asked, Server, ServerError, parse};
 
 use serde::{Deserialize, Serialize};
 

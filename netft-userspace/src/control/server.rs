@@ -219,7 +219,8 @@ async fn send(write: &mut (impl AsyncWriteExt + Unpin), text: &str) -> std::io::
     timeout(PATIENCE, write.write_all(line.as_bytes())).await.unwrap_or(Err(ErrorKind::TimedOut.into()))
 }
 
-fn parse(line: &[u8]) -> Result<Request, String> {
+/// What a line asks for, or the sentence that answers it.
+pub fn parse(line: &[u8]) -> Result<Request, String> {
     let value: serde_json::Value =
         serde_json::from_slice(line).map_err(|error| format!("the request is not JSON: {error}"))?;
     match value.get("version").and_then(serde_json::Value::as_u64) {

@@ -124,13 +124,13 @@ pub const PARTS: &[Part] = &[
     },
     Part {
         name: "fuzz",
-        what: "random bytes into every parser, for a bounded time",
+        what: "mutations of well-formed bytes into every parser, the same ones every time",
         budget_s: 60,
         remedy: "the failing input is printed; make it a unit test, then mend the parser",
         steps: &[Step::Cargo {
             arguments: &["test", "--release", "--workspace", "--test", "fuzz"],
             privilege: Privilege::User,
-            environment: &[("NETFT_FUZZ_SECONDS", "20")],
+            environment: &[("NETFT_FUZZ_ROUNDS", "15")],
         }],
     },
     Part {
