@@ -8,5 +8,6 @@ pub mod engine;
 pub mod listing;
 pub mod mmap;
 pub mod netlink;
+pub mod pressure;
 pub mod rtnl;
 pub mod sys;

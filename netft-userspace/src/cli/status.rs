@@ -33,6 +33,9 @@ pub(super) fn text(status: &Status) -> String {
     let cpus = if cpus.is_empty() { "any CPU".to_owned() } else { format!("CPU {cpus}") };
     line("engine", format!("{}, {priority}, {cpus}", word(engine.wait)));
     line("", format!("late by {} at most, {} stalls", microseconds(engine.loop_gap_max_us), engine.stalls));
+    #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+    let [stolen, waited] = [engine.stolen_us, engine.waited_us].map(|us| microseconds(us as f64));
+    line("", format!("the hypervisor took {stolen} of its CPU, it waited {waited} for others"));
     for note in &engine.notes {
         line("", format!("! {note}"));
     }

@@ -16,6 +16,7 @@ use crate::control::{Asked, Request, Server, ServerError, refusal};
 use crate::engine::{Engine, EngineInput, InterfaceReport, StopMode};
 use crate::listing::Versioned;
 use crate::netlink::{self, Listing, Monitor};
+use crate::pressure::Pressure;
 use anyhow::Context;
 use names::Names;
 use netft_core::detect::DetectorEvent;
@@ -80,6 +81,7 @@ struct Daemon {
     /// Held while we live: one daemon per state folder.
     _lock: std::fs::File,
     record: Record,
+    pressure: Pressure,
     names: Names,
     interfaces: Vec<Interface>,
     /// When the kernel listed them.
@@ -261,7 +263,9 @@ impl Daemon {
                 self.node_states.insert(peer, PeerState { state: new, since_ns: at_ns });
                 self.record.node(at_ns, &self.peer_name(peer), old, new, tick_age_ns);
             }
-            DetectorEvent::Stall { at_ns, gap_ns } => self.record.stall(at_ns, gap_ns),
+            DetectorEvent::Stall { at_ns, gap_ns } => {
+                self.record.stall(at_ns, gap_ns, || self.pressure.lately());
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::link_word;
 use crate::listing::{Clock, Event, Events, HistoryRecord, Versioned, us};
+use crate::pressure::Taken;
 use netft_core::detect::RouteRecord;
 use netft_core::membership::MembershipEvent;
 use netft_core::types::{LinkState, Nanos, NodeState};
@@ -162,16 +163,21 @@ impl Record {
         self.tell(New { at_ns, kind: "node", subject: peer, old, new, reason: reason.into(), evidence });
     }
 
-    /// The detection thread was late.
-    pub fn stall(&mut self, at_ns: Nanos, gap_ns: Nanos) {
+    /// The detection thread was late. `taken` is asked what its CPU did since the last event of this kind.
+    pub fn stall(&mut self, at_ns: Nanos, gap_ns: Nanos, taken: impl FnOnce() -> Taken) {
         self.stalls_untold += 1;
         self.stall_gap_max_ns = self.stall_gap_max_ns.max(gap_ns);
         if self.stall_told_ns != 0 && at_ns < self.stall_told_ns + STALL_TELL_NS {
             return;
         }
+        let taken = taken();
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 285 years")]
+        let number = |us: u64| us as f64;
         let evidence = BTreeMap::from([
             ("gap_us".to_owned(), us(self.stall_gap_max_ns)),
             ("stalls".to_owned(), f64::from(self.stalls_untold)),
+            ("stolen_us".to_owned(), number(taken.stolen_us)),
+            ("waited_us".to_owned(), number(taken.waited_us)),
         ]);
         (self.stall_told_ns, self.stalls_untold, self.stall_gap_max_ns) = (at_ns, 0, 0);
         let reason = "the detection thread was late: it got no CPU in time".into();
@@ -397,11 +403,12 @@ mod tests {
     fn stalls_are_told_once_a_second() {
         let mut record = Record::new(16, 3);
         for at_ns in [1, 2, 3, STALL_TELL_NS + 5] {
-            record.stall(at_ns, at_ns * 1000);
+            record.stall(at_ns, at_ns * 1000, || Taken { stolen_us: 10_000, waited_us: 7 });
         }
         let events = record.since(None, false).events;
         let stalls: Vec<f64> = events.iter().map(|event| event.evidence["stalls"]).collect();
         assert_eq!(stalls, [1.0, 3.0]);
+        assert_eq!((events[0].evidence["stolen_us"], events[0].evidence["waited_us"]), (10_000.0, 7.0));
     }
 
     #[test]

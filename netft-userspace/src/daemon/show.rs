@@ -16,6 +16,7 @@ impl Daemon {
         let config = &self.config;
         let clock = Clock::now();
         let stats = self.engine.stats();
+        let taken = self.pressure.in_all();
         let routes = self.routes(false, None).routes;
         let mut counters: Vec<(&str, u64)> = self.engine.counters();
         counters.extend(self.membership.counters());
@@ -46,6 +47,8 @@ impl Daemon {
                 loops: stats.loops,
                 loop_gap_max_us: us(stats.loop_gap_max_ns),
                 stalls: stats.loop_stalls,
+                stolen_us: taken.stolen_us,
+                waited_us: taken.waited_us,
                 request_send_errors: stats.request_send_errors,
                 notes: self.engine.notes(),
             },

@@ -5,6 +5,7 @@ use crate::config::{Config, Secret, SecretError};
 use crate::control::{Asked, Server, ServerError};
 use crate::engine::{self, Engine, EngineError, EngineOptions, StopMode, XdpMode};
 use crate::netlink::{Monitor, NetlinkError};
+use crate::pressure::Pressure;
 use crate::rtnl;
 use netft_core::adapter::AdapterSeed;
 use netft_core::keys;
@@ -100,6 +101,7 @@ impl Daemon {
         engine.configure(config.detector());
         let names = super::Names::load(&config.state_dir);
         let record = super::Record::new(config.event_history, config.route_history);
+        let pressure = Pressure::new(engine.detection_tid(), engine.cpus());
         let watchdog = sd_notify::watchdog_enabled().map(|limit| {
             let every = limit / 2;
             Watchdog { every, next: Instant::now() + every, loops: 0 }
@@ -112,6 +114,7 @@ impl Daemon {
             server,
             _lock: lock,
             record,
+            pressure,
             names,
             interfaces: Vec::new(),
             listed_ns: 0,

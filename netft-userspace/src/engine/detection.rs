@@ -23,7 +23,7 @@ use rtrb::{Consumer, Producer};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -81,6 +81,8 @@ pub struct Status {
     pub stop: AtomicBool,
     /// Its SCHED_FIFO priority, 0 = ordinary.
     pub priority: AtomicU8,
+    /// Its thread id.
+    pub tid: AtomicU32,
     /// Loops.
     pub loops: AtomicU64,
     /// Longest lateness.
@@ -133,6 +135,7 @@ impl Detection {
         let status = Arc::new(Status {
             stop: AtomicBool::new(false),
             priority: AtomicU8::new(0),
+            tid: AtomicU32::new(0),
             loops: AtomicU64::new(0),
             gap_max_ns: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
@@ -200,6 +203,7 @@ impl Drop for Detection {
 /// Placement and priority of the calling thread.
 fn prepare(priority: Option<u8>, cpus: &[usize], status: &Status) -> Vec<String> {
     let mut notes = Vec::new();
+    status.tid.store(sys::thread_id(), Ordering::Release);
     if !cpus.is_empty()
         && let Err(error) = sys::pin_to(cpus)
     {

@@ -208,6 +208,11 @@ impl Engine {
         &self.options.cpus
     }
 
+    /// Thread id of the detection thread.
+    pub fn detection_tid(&self) -> u32 {
+        self.detection.status.tid.load(Ordering::Acquire)
+    }
+
     /// One sentence each: what of the options couldn't be had (priority, memory lock, CPU), and what of an earlier
     /// daemon couldn't be taken over.
     pub fn notes(&self) -> Vec<String> {

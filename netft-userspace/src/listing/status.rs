@@ -86,7 +86,7 @@ pub struct Engine {
     pub priority: u8,
     /// The one configured.
     pub priority_configured: u8,
-    /// CPUs configured for it; empty = any.
+    /// CPUs that it may run on.
     pub cpus: Vec<usize>,
     /// Its loops.
     pub loops: u64,
@@ -94,6 +94,10 @@ pub struct Engine {
     pub loop_gap_max_us: f64,
     /// How often it was late by more than 300 µs.
     pub stalls: u64,
+    /// CPU time that the hypervisor took from its CPUs since the start, in microseconds, in steps of 10 000.
+    pub stolen_us: u64,
+    /// How long it waited for a CPU that others used since the start, in microseconds.
+    pub waited_us: u64,
     /// Heartbeats that the kernel refused to send.
     pub request_send_errors: u64,
     /// What couldn't be had as configured, one sentence each.

@@ -61,6 +61,12 @@ pub fn schedule_ordinary(nice: i8) -> io::Result<()> {
     Ok(())
 }
 
+/// The calling thread's id.
+pub fn thread_id() -> u32 {
+    // SAFETY: no arguments, can't fail.
+    unsafe { libc::gettid() }.unsigned_abs()
+}
+
 /// The CPUs that the calling thread may run on, in order; empty if the kernel doesn't say.
 pub fn allowed_cpus() -> Vec<usize> {
     // SAFETY: cpu_set_t is a plain bit array for which all zeroes is valid; sched_getaffinity writes at most its size,

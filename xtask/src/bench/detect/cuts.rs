@@ -4,7 +4,7 @@
 use super::bed::{Bed, End};
 use super::random::Random;
 use crate::bench::Form;
-use crate::bench::record::{Bound, Findings, PartRecord, measure};
+use crate::bench::record::{Bound, Findings, PartRecord, measure_once};
 use crate::bench::stats::Summary;
 use crate::lab::Direction;
 use crate::traffic::{Monitor, promptly};
@@ -36,14 +36,14 @@ impl Sample {
 
 /// At the default 1 ms × 5.
 pub(super) fn run(form: Form) -> Result<PartRecord> {
-    measure("cuts", "silent cuts, heartbeats every 1 ms, 5 may be missed", |monitor| {
+    measure_once("cuts", "silent cuts, heartbeats every 1 ms, 5 may be missed", |monitor| {
         cuts(form, monitor, 5_000_000, &[], Judged::ByBounds)
     })
 }
 
 /// At 200 µs × 5: reported, not judged.
 pub(super) fn run_at_200_us(form: Form) -> Result<PartRecord> {
-    measure(
+    measure_once(
         "cuts-200us",
         "silent cuts, heartbeats every 200 µs, 5 may be missed (reported only)",
         |monitor| {

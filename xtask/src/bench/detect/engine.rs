@@ -2,7 +2,7 @@
 
 use super::bed::Bed;
 use crate::bench::Form;
-use crate::bench::record::{Bound, Findings, PartRecord, measure};
+use crate::bench::record::{Bound, Findings, PartRecord, measure_once};
 use crate::bench::stats::Summary;
 use crate::cluster::is_node;
 use crate::traffic::promptly;
@@ -29,7 +29,7 @@ struct Times {
 
 /// Runs it.
 pub(super) fn run(form: Form) -> Result<PartRecord> {
-    measure(
+    measure_once(
         "engine",
         "n2's daemon is frozen and thawed, killed and started; what its peers say, and when",
         |_| engine(form),

@@ -2,7 +2,7 @@
 
 use super::bed::Bed;
 use crate::bench::Form;
-use crate::bench::record::{Bound, Findings, PartRecord, measure};
+use crate::bench::record::{Bound, Findings, PartRecord, measure_once};
 use crate::bench::stats::Summary;
 use crate::traffic::promptly;
 use anyhow::Result;
@@ -16,9 +16,11 @@ const UP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs it.
 pub(super) fn run(form: Form) -> Result<PartRecord> {
-    measure("unplug", "a cable is pulled: event at the node itself, and at the peers that it tells", |_| {
-        unplug(form)
-    })
+    measure_once(
+        "unplug",
+        "a cable is pulled: event at the node itself, and at the peers that it tells",
+        |_| unplug(form),
+    )
 }
 
 fn unplug(form: Form) -> Result<Findings> {
