@@ -72,6 +72,8 @@ fn attack(lab: &Lab, prefix: &str) {
     let (mut sent_bytes, mut kinds) = (0, 0);
     let heard = std::thread::scope(|scope| {
         let listener = scope.spawn(|| listen(lab, &listening));
+        // Also when an assertion fails here: the scope waits for its threads.
+        let end = EndOnDrop(&listening);
         for sort in sorts(&overheard) {
             let before = counters(lab);
             let frames: Vec<_> = (0..COUNT).map(&sort.make).collect();
@@ -88,7 +90,7 @@ fn attack(lab: &Lab, prefix: &str) {
             assert_eq!(grown, [(sort.counter.to_owned(), COUNT)], "{}", sort.what);
             kinds += 1;
         }
-        listening.store(false, Ordering::Release);
+        drop(end);
         listener.join().unwrap()
     });
     assert!(kinds > 30);
@@ -101,6 +103,14 @@ fn attack(lab: &Lab, prefix: &str) {
     let grown_kib = resident_kib(lab).saturating_sub(rss_kib);
     assert!(grown_kib < 2048, "resident memory grew by {grown_kib} KiB");
     whole(lab);
+}
+
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Bytes that the victim sent meanwhile.
