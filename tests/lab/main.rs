@@ -13,3 +13,4 @@ mod refusals;
 mod support;
 mod survival;
 mod topology;
+mod waste;

@@ -1,6 +1,7 @@
 //! The system calls that no crate wraps the way netft needs them: the only modules of the shell, besides `mmap`, with
 //! `unsafe` in them. Everything here is a thin, safe function; policy lives with the callers.
 
+pub mod allocator;
 pub mod bpf;
 pub mod device;
 pub mod netlink;

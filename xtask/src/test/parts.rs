@@ -123,6 +123,17 @@ pub const PARTS: &[Part] = &[
         }],
     },
     Part {
+        name: "engine",
+        what: "two engines in namespaces: they find, lose and leave each other, and allocate nothing once they run",
+        budget_s: 30,
+        remedy: "repeat with `cargo test --release --workspace --test engine --test waste`",
+        steps: &[Step::Cargo {
+            arguments: &["test", "--release", "--workspace", "--test", "engine", "--test", "waste"],
+            privilege: Privilege::Root,
+            environment: &[],
+        }],
+    },
+    Part {
         name: "fuzz",
         what: "mutations of well-formed bytes into every parser, the same ones every time",
         budget_s: 60,
