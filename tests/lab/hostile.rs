@@ -4,22 +4,17 @@
 use crate::support::{PATIENCE, cluster, downs, eventually, options, output_of, whole};
 use netft_common::wire::{HELLO_TAG_LEN, Header, Heartbeat, kind};
 use netft_core::membership::HelloReject;
-use netft_userspace::control::Request;
-use netft_userspace::listing::Nodes;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use xtask::cluster::{adapter, ask, nodes, status};
-use xtask::hostile::{Ear, Message, Path, Port, message};
+use xtask::cluster::{nodes, status};
+use xtask::hostile::{ATTACKER, Ear, Message, Overheard, Path, Port, flipped, message};
 use xtask::lab::{Lab, LabGuard, boottime_ns, build, timing_lock};
 
 /// Frames of each sort: of hellos, all sorts together are fewer than a node takes at once.
 const COUNT: u64 = 100;
 /// Sent at a time: fewer than may wait for the daemon's threads, so that all are looked at.
 const BURST: usize = 50;
-/// The attacker's own MAC.
-const ATTACKER: [u8; 6] = [0x02, 0xba, 0xd0, 0, 0, 1];
 const VICTIM: &str = "n1";
 const IMPERSONATED: &str = "n2";
 const NETWORK: &str = "net1";
@@ -54,16 +49,8 @@ struct Sort {
     make: Box<dyn Fn(u64) -> Vec<u8>>,
 }
 
-/// What was overheard, to be spoilt and sent again.
-struct Overheard {
-    /// Legs 1 to 4.
-    legs: [Message; 4],
-    hello: Message,
-    data: Message,
-}
-
 fn attack(lab: &Lab, prefix: &str) {
-    let overheard = overhear(lab);
+    let overheard = Overheard::at(lab, VICTIM, IMPERSONATED, NETWORK).unwrap();
     assert!(overheard.hello.path.source.to_string().starts_with(prefix), "{:?}", overheard.hello.path);
     let port = Port::open(lab, VICTIM, NETWORK).unwrap();
     let began_ns = boottime_ns();
@@ -167,57 +154,6 @@ fn resident_kib(lab: &Lab) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Listens at the port of the impersonated for one of each, sent to the victim.
-fn overhear(lab: &Lab) -> Overheard {
-    let listed: Nodes = ask(lab, VICTIM, Request::Nodes).unwrap();
-    let own = listed.nodes.iter().find(|node| node.local).unwrap();
-    let addresses: Vec<IpAddr> = own
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.interface == NETWORK)
-        .map(|endpoint| endpoint.address.split('/').next().unwrap().parse().unwrap())
-        .collect();
-    let mut ear = Ear::open(lab, IMPERSONATED, NETWORK).unwrap();
-    let mut find = |wanted: u8| -> Message {
-        let found = ear.find(PATIENCE, |frame| {
-            let message = message(frame)?;
-            let fits = message.header()?.kind == wanted && addresses.contains(&message.path.destination);
-            fits.then_some(message)
-        });
-        found.unwrap().unwrap_or_else(|| panic!("{IMPERSONATED} sends no message of kind {wanted}"))
-    };
-    let hello = find(kind::HELLO);
-    let target = adapter(lab, VICTIM).unwrap().ipv4.to_string();
-    let mut ping = lab
-        .spawn(IMPERSONATED, Command::new("ping").args(["-q", "-c3", "-i0.2", &target]).stdout(Stdio::null()))
-        .unwrap();
-    let data = find(kind::DATA);
-    ping.wait().unwrap();
-    // The last ones overheard: newer ones have been accepted by the time they are sent again.
-    let legs = [kind::REQUEST, kind::REPLY, kind::CONFIRMATION, kind::FINAL_REPLY].map(find);
-    Overheard { legs, hello, data }
-}
-
-/// The way that `message` took, but from the attacker's own MAC.
-fn spoofed(message: &Message) -> Path {
-    Path { from: ATTACKER, ..message.path }
-}
-
-fn with_header(message: &Message, change: impl FnOnce(&mut Header)) -> Vec<u8> {
-    let mut header = message.header().unwrap();
-    change(&mut header);
-    [bytemuck::bytes_of(&header), &message.payload[size_of::<Header>()..]].concat()
-}
-
-fn flipped(payload: &[u8], from: usize, number: u64) -> Vec<u8> {
-    let mut payload = payload.to_vec();
-    let bits = (payload.len() - from) as u64 * 8;
-    // Coprime to the number of bits, so that they are far apart.
-    let bit = usize::try_from(number * 7919 % bits).unwrap();
-    payload[from + bit / 8] ^= 1 << (bit % 8);
-    payload
-}
-
 /// Adds sorts that all travel as `message` did.
 struct Sorts<'a> {
     list: Vec<Sort>,
@@ -238,7 +174,7 @@ impl Sorts<'_> {
     }
 
     fn header(&mut self, what: &'static str, counter: &'static str, change: fn(&mut Header, u64)) {
-        self.add(what, counter, move |message, number| with_header(message, |header| change(header, number)));
+        self.add(what, counter, move |message, number| message.with_header(|header| change(header, number)));
     }
 }
 
@@ -256,7 +192,7 @@ const HEADER: usize = size_of::<Header>();
 const LEG: usize = size_of::<Heartbeat>();
 
 fn of_legs(leg: &Message) -> Vec<Sort> {
-    let mut sorts = Sorts { list: Vec::new(), message: leg, path: spoofed(leg) };
+    let mut sorts = Sorts { list: Vec::new(), message: leg, path: leg.spoofed() };
     sorts.add("legs replayed", "reject_replay", |leg, _| leg.payload.clone());
     sorts.add("legs cut short", "reject_truncated", |leg, number| {
         leg.payload[..12 + usize::try_from(number).unwrap() % (LEG - 12)].to_vec()
@@ -284,10 +220,10 @@ fn of_legs(leg: &Message) -> Vec<Sort> {
     });
     sorts.path.source = elsewhere(leg.path.source);
     sorts.add("legs from another address", "reject_source", |leg, _| leg.payload.clone());
-    sorts.path = Path { vlan: Some(5), ..spoofed(leg) };
+    sorts.path = Path { vlan: Some(5), ..leg.spoofed() };
     sorts.add("tagged legs replayed", "reject_replay", |leg, _| leg.payload.clone());
     sorts.add("tagged legs with a flipped bit", "reject_tag", |leg, n| flipped(&leg.payload, HEADER, n));
-    let (path, payload) = (spoofed(leg), leg.payload.clone());
+    let (path, payload) = (leg.spoofed(), leg.payload.clone());
     let make = Box::new(move |_| path.first_fragment(&payload));
     sorts.list.push(Sort { what: "fragmented legs", counter: "reject_fragment", make });
     sorts.list
@@ -295,7 +231,7 @@ fn of_legs(leg: &Message) -> Vec<Sort> {
 
 fn of_data(data: &Message) -> Vec<Sort> {
     const TAGGED: usize = HEADER + 8;
-    let mut sorts = Sorts { list: Vec::new(), message: data, path: spoofed(data) };
+    let mut sorts = Sorts { list: Vec::new(), message: data, path: data.spoofed() };
     sorts.add("data replayed", "data_reject_replay", |data, _| data.payload.clone());
     sorts.add("data cut in the tag", "data_reject_malformed", |data, number| {
         data.payload[..HEADER + usize::try_from(number % 8).unwrap()].to_vec()
@@ -307,11 +243,11 @@ fn of_data(data: &Message) -> Vec<Sort> {
         header.sequence += 1_000_000_000 + number;
     });
     sorts.add("data with a flipped bit", "data_reject_tag", |data, number| {
-        let fresh = with_header(data, |header| header.sequence += 2_000_000_000 + number);
+        let fresh = data.with_header(|header| header.sequence += 2_000_000_000 + number);
         flipped(&fresh, TAGGED, number)
     });
     sorts.add("data too long", "data_reject_tag", |data, number| {
-        let fresh = with_header(data, |header| header.sequence += 3_000_000_000 + number);
+        let fresh = data.with_header(|header| header.sequence += 3_000_000_000 + number);
         [fresh, vec![0; 1200]].concat()
     });
     sorts.header("data of another version", "reject_version", |header, _| header.version = 9);
@@ -330,7 +266,7 @@ fn of_data(data: &Message) -> Vec<Sort> {
 
 fn of_hellos(hello: &Message) -> Vec<Sort> {
     let reason = |reject: HelloReject| HelloReject::NAMES[reject as usize];
-    let mut sorts = Sorts { list: Vec::new(), message: hello, path: spoofed(hello) };
+    let mut sorts = Sorts { list: Vec::new(), message: hello, path: hello.spoofed() };
     sorts.add("hellos replayed", reason(HelloReject::Old), |hello, _| hello.payload.clone());
     sorts.add("hellos cut short", reason(HelloReject::Malformed), |hello, number| {
         let room = hello.payload.len() - HEADER;

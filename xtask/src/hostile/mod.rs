@@ -4,7 +4,9 @@
 //! with any addresses. It does not know the cluster secret.
 
 mod frame;
+mod overheard;
 mod port;
 
 pub use frame::{Message, Path, message};
+pub use overheard::{ATTACKER, Overheard, flipped};
 pub use port::{Ear, Port};
