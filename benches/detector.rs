@@ -75,7 +75,7 @@ impl Rig {
         while let Some(store) = self.detector.poll_store() {
             black_box(store);
         }
-        while let Some(request) = self.detector.poll_transmit() {
+        while let Some(request) = self.detector.poll_transmit(self.now) {
             let seen = &mut self.memory.0[request.slot.index()];
             seen.highest = [0, request.sequence, 0, request.sequence];
             seen.arrival_ns = [0, self.now + 20_000, 0, self.now + 40_000];

@@ -386,7 +386,7 @@ impl Worker {
                 }
             }
         }
-        while let Some(transmit) = self.detector.poll_transmit() {
+        while let Some(transmit) = self.detector.poll_transmit(sys::boottime()) {
             self.send(transmit);
         }
         let mut events = 0;

@@ -114,12 +114,14 @@ fn print_table(outcomes: &[Outcome], total: Duration) {
     }
 }
 
-/// Every integration test must belong to a part, or it would rot unseen: the targets of the `tests` package, and those
-/// that cargo finds by itself beside the daemon.
+/// Every integration test must belong to a part, or it would rot unseen: the targets of the packages under `tests`, and
+/// those that cargo finds by itself beside the daemon.
 fn check_nothing_forgotten(root: &Path) -> Result<()> {
-    let manifest =
-        std::fs::read_to_string(root.join("tests/Cargo.toml")).context("reading tests/Cargo.toml")?;
-    let mut targets = links::test_targets(&manifest);
+    let mut targets = Vec::new();
+    for file in ["tests/Cargo.toml", "tests/sim/Cargo.toml", "tests/sim/teeth/Cargo.toml"] {
+        let manifest = std::fs::read_to_string(root.join(file)).with_context(|| format!("reading {file}"))?;
+        targets.extend(links::test_targets(&manifest));
+    }
     let folder = root.join("netft-userspace/tests");
     for entry in folder.read_dir().with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();

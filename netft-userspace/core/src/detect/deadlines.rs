@@ -15,6 +15,8 @@ pub(super) struct Deadlines {
     /// Bit per block: its earliest was moved away, and the next one isn't looked for yet. A wake that moves all of a
     /// block looks once.
     stale: u64,
+    /// Blocks from here on have never been used.
+    used: usize,
 }
 
 impl Deadlines {
@@ -22,11 +24,17 @@ impl Deadlines {
     pub(super) fn new(count: usize) -> Self {
         let blocks = count.div_ceil(BLOCK);
         assert!(blocks <= 64, "one bit per block");
-        Self { at_ns: vec![Nanos::MAX; count].into(), earliest_ns: vec![Nanos::MAX; blocks].into(), stale: 0 }
+        Self {
+            at_ns: vec![Nanos::MAX; count].into(),
+            earliest_ns: vec![Nanos::MAX; blocks].into(),
+            stale: 0,
+            used: 0,
+        }
     }
 
     pub(super) fn set(&mut self, index: usize, at: Nanos) {
         let block = index / BLOCK;
+        self.used = self.used.max(block + 1);
         let old = std::mem::replace(&mut self.at_ns[index], at);
         let earliest = &mut self.earliest_ns[block];
         if at <= *earliest {
@@ -49,14 +57,14 @@ impl Deadlines {
             self.earliest_ns[block] =
                 self.at_ns[block * BLOCK..end].iter().copied().min().unwrap_or(Nanos::MAX);
         }
-        self.earliest_ns.iter().copied().min().unwrap_or(Nanos::MAX)
+        self.earliest_ns[..self.used].iter().copied().min().unwrap_or(Nanos::MAX)
     }
 
     /// The first index at or after `from` that is due at `now`.
     pub(super) fn next_due(&self, from: usize, now: Nanos) -> Option<usize> {
-        let mut index = from;
-        while index < self.at_ns.len() {
-            let block_end = self.at_ns.len().min((index / BLOCK + 1) * BLOCK);
+        let (mut index, end) = (from, self.at_ns.len().min(self.used * BLOCK));
+        while index < end {
+            let block_end = end.min((index / BLOCK + 1) * BLOCK);
             if self.earliest_ns[index / BLOCK] <= now
                 && let Some(offset) = self.at_ns[index..block_end].iter().position(|at| *at <= now)
             {

@@ -5,6 +5,7 @@ use super::outbox::{Events, NodeSet, Requests, Stores};
 use super::pace::phases_for;
 use super::peer::{Peer, routes_of};
 use super::route::{Excuse, Route};
+use super::sabotage::{Sabotage, broken, never_accuses, stays_down};
 use super::{
     DetectorCommand, DetectorConfig, DetectorEvent, Evidence, Histogram, RequestTransmit, RouteSetup,
     RouteView, StoreCommand,
@@ -159,14 +160,19 @@ impl Detector {
         self.stores.pop()
     }
 
-    /// The next leg 1 to send.
-    pub fn poll_transmit(&mut self) -> Option<RequestTransmit> {
+    /// The next leg 1 to send at once; `now` is the clock just before the call. Leg 1s that leave late, as something
+    /// came between, count as a stall like a late wake.
+    pub fn poll_transmit(&mut self, now: Nanos) -> Option<RequestTransmit> {
+        let late_ns = now.saturating_sub(self.now_ns);
+        if late_ns > self.stall_limit_ns {
+            self.late_ns = self.late_ns.max(late_ns);
+        }
         loop {
             let slot = self.requests.pop()?;
             let Some(route) = self.routes[slot.index()].as_mut().filter(|route| route.link_is_up()) else {
                 continue;
             };
-            let sequence = route.next_sequence(self.now_ns);
+            let sequence = route.next_sequence(now);
             let (peer, counts) = (route.setup.peer, route.is_up());
             self.counters.requests = self.counters.requests.saturating_add(1);
             return Some(RequestTransmit { slot, sequence, notice: self.take_notice(slot, peer, counts) });
@@ -390,7 +396,7 @@ impl Detector {
         if let Some((state, reason)) = route.told_state() {
             route.accept_told();
             self.enter(now, index, state, reason);
-        } else if route.is_overdue(now) {
+        } else if route.is_overdue(now) && !never_accuses(self.own_id) {
             // Once more, in case something came in while we were on the way here.
             route.observe(evidence.read(route.setup.slot), &mut self.rtt);
             if route.is_overdue(now) {
@@ -400,7 +406,9 @@ impl Detector {
                 self.enter(now, index, RouteState::Down, reason);
                 self.start_notices(now, index);
             }
-        } else if route.may_come_up(now, self.config.up_run) {
+        } else if route.may_come_up(now, self.config.up_run)
+            && !stays_down(self.own_id, self.counters.requests)
+        {
             self.come_up(now, index);
         } else if let Some(reason) = route.refined_reason(now) {
             route.reason = reason;
@@ -414,7 +422,8 @@ impl Detector {
         let Some(route) = &mut self.routes[index] else { return };
         if route.is_damped(now, &self.config.damping) {
             let first = self.peers[usize::from(route.setup.peer.get())].first;
-            if routes_of(&self.routes, first).any(Route::is_up) {
+            let others = routes_of(&self.routes, first).any(Route::is_up);
+            if others || broken(Sabotage::DampsLastRoute) {
                 self.enter(now, index, RouteState::Down, RouteReason::Damped);
                 return;
             }
@@ -425,7 +434,7 @@ impl Detector {
     /// A peer that lost its last route gets back those that only damping holds back.
     fn release(&mut self, now: Nanos, peer: usize) {
         let first = self.peers[peer].first;
-        if routes_of(&self.routes, first).any(Route::is_up) {
+        if routes_of(&self.routes, first).any(Route::is_up) || broken(Sabotage::DampsLastRoute) {
             return;
         }
         let mut next = first;
@@ -442,7 +451,9 @@ impl Detector {
         let Some(route) = &mut self.routes[index] else { return };
         if let Some(record) = route.enter(now, state, reason, &self.config.damping) {
             self.stores.set_flags(record.slot, u64::from(route.is_up()));
-            self.events.push(DetectorEvent::Route(record));
+            if !broken(Sabotage::LosesEvents) || record.completed % 2 == 0 {
+                self.events.push(DetectorEvent::Route(record));
+            }
             self.touch(index);
         }
     }
@@ -473,6 +484,9 @@ impl Detector {
     /// What a leg 1 on `carrier` tells the peer: of its dead routes the one told least often. Only routes that are
     /// up count as having told.
     fn take_notice(&mut self, carrier: Slot, peer: NodeId, counts: bool) -> Option<(Slot, u32)> {
+        if broken(Sabotage::TellsNobody) {
+            return None;
+        }
         let first = self.peers[usize::from(peer.get())].first;
         let about = routes_of(&self.routes, first)
             .filter(|route| route.setup.slot != carrier && route.notices_left() > 0)

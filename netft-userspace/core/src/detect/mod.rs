@@ -10,6 +10,10 @@ mod outbox;
 mod pace;
 mod peer;
 mod route;
+#[cfg(not(netft_sabotage))]
+mod sabotage;
+#[cfg(netft_sabotage)]
+pub mod sabotage;
 #[cfg(test)]
 mod tests;
 

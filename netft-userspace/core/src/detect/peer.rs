@@ -1,6 +1,7 @@
 //! One peer: whether it is there, whether its engine ticks, and which of its routes is active.
 
 use super::route::Route;
+use super::sabotage::{Sabotage, broken};
 use super::{DetectorConfig, DetectorEvent};
 use crate::types::{Nanos, NodeId, NodeState, Slot};
 use netft_common::map::ActiveRoute;
@@ -50,7 +51,7 @@ struct Summary {
     reachable: bool,
     leaving: bool,
     tick_ns: Nanos,
-    /// Newest moment at which a reply left the peer, as far as we know.
+    /// A reply left the peer after this moment.
     heard_ns: Nanos,
     srtt_ns: Nanos,
 }
@@ -121,6 +122,9 @@ impl Peer {
     /// Lowest metric wins, then the lower slot. A route that is up keeps the traffic until a better one has been up
     /// for the hold time.
     fn choose(&mut self, now: Nanos, config: &DetectorConfig, routes: &[Option<Route>]) -> Option<Slot> {
+        if self.active.is_some() && broken(Sabotage::KeepsActive) {
+            return self.active;
+        }
         let up = || routes_of(routes, self.first).filter(|route| route.is_up());
         let best = up().min_by_key(|route| (route.setup.metric, route.setup.slot))?;
         let current = up().find(|route| Some(route.setup.slot) == self.active);
@@ -153,9 +157,10 @@ impl Peer {
         let mut backup_key = None;
         for route in routes_of(routes, self.first) {
             summary.tick_ns = summary.tick_ns.max(route.seen.peer_tick_ns);
-            // Legs 2 and 3 say how old the tick was when they left: at most a trip before they arrived.
-            let replied_ns = route.seen.arrival_ns[1].max(route.seen.arrival_ns[2]);
-            summary.heard_ns = summary.heard_ns.max(replied_ns.saturating_sub(route.srtt_ns));
+            // Every leg says how old the tick was when it left: after the stamp that it echoes. When it arrived says
+            // less: it may have waited here, while this host stood still.
+            let replied_ns = route.seen.completed_sent_ns.max(route.seen.confirmed_sent_ns);
+            summary.heard_ns = summary.heard_ns.max(replied_ns);
             if !route.is_up() {
                 continue;
             }
@@ -206,7 +211,7 @@ impl Peer {
             NodeState::Down
         } else if summary.leaving {
             NodeState::Leaving
-        } else if summary.heard_ns > stale_ns {
+        } else if summary.heard_ns > stale_ns && !broken(Sabotage::TrustsHosts) {
             NodeState::EngineStalled
         } else {
             NodeState::Up

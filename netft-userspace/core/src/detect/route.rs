@@ -2,6 +2,7 @@
 
 use super::damping::{DampingConfig, Flaps};
 use super::pace::{early_ns, on_grid, phase_of};
+use super::sabotage::{Sabotage, broken};
 use super::{Adopted, Histogram, RouteRecord, RouteSetup, RouteView, SlotEvidence};
 use crate::types::{LinkState, Nanos, NodeId, RouteReason, RouteState, Slot};
 use netft_common::map::down_reason;
@@ -12,6 +13,8 @@ const NOTICE_REPEATS: u32 = 32;
 const POSTPONEMENTS: u8 = 2;
 /// A late wake of less than this is no stall at usual delays: sleeping under SCHED_FIFO is up to 150 µs late.
 const STALL_FLOOR_NS: Nanos = 300_000;
+/// Of so many first round trips the shortest counts.
+const FIRST_SAMPLES: u8 = 3;
 /// Round trips above this are taken as this: the clock goes on in suspend, and a patience of hours is none.
 const RTT_CAP_NS: Nanos = 1_000_000_000;
 
@@ -69,6 +72,7 @@ pub(super) struct Route {
 
     /// Smoothed round trip; 0 = none measured.
     pub(super) srtt_ns: Nanos,
+    rtt_samples: u8,
     /// Send stamp of the newest heartbeat that proved both directions (or when watching began).
     evidence_ns: Nanos,
     /// The peer's leg 1s seen when `evidence_ns` last advanced.
@@ -133,6 +137,7 @@ impl Route {
             sent: 0,
             completed: 0,
             srtt_ns: 0,
+            rtt_samples: 0,
             evidence_ns: now,
             peer_requests_then: 0,
             completed_ns: now,
@@ -219,6 +224,10 @@ impl Route {
             return false;
         }
         self.last_request_ns = now;
+        if broken(Sabotage::CatchesUp) {
+            self.next_request_ns = self.next_request_ns.saturating_add(self.delay_ns());
+            return true;
+        }
         self.schedule_request(now.saturating_add(self.delay_ns() / 2));
         true
     }
@@ -241,6 +250,9 @@ impl Route {
         self.last_sent_ns = now;
         let sequence = self.next_sequence;
         self.next_sequence = sequence.saturating_add(1);
+        if broken(Sabotage::RepeatsSequences) && self.sent.is_multiple_of(4) {
+            self.next_sequence = sequence;
+        }
         self.sent = self.sent.saturating_add(1);
         sequence
     }
@@ -251,15 +263,7 @@ impl Route {
     pub(super) fn observe(&mut self, seen: SlotEvidence, rtt: &mut Histogram) {
         if seen.highest[1] > self.seen.highest[1] && seen.rtt_ns > 0 {
             rtt.record(seen.rtt_ns);
-            // One late answer (its host stood still) must not make us patient with what comes after; many in a row do.
-            let believable = self.srtt_ns.saturating_mul(4).saturating_add(self.delay_ns());
-            let sample =
-                seen.rtt_ns.min(RTT_CAP_NS).min(if self.srtt_ns == 0 { RTT_CAP_NS } else { believable });
-            // RFC 6298 section 2: the first sample as it is, then by eighths.
-            self.srtt_ns = match self.srtt_ns {
-                0 => sample,
-                srtt => srtt - srtt / 8 + sample / 8,
-            };
+            self.smooth(seen.rtt_ns.min(RTT_CAP_NS));
         }
         if seen.highest[3] > self.seen.highest[3] {
             self.completed = self.completed.saturating_add(1);
@@ -287,6 +291,19 @@ impl Route {
         }
     }
 
+    /// RFC 6298, section 2: by eighths. But a late answer (a host stood still, the first sample is one of long ago) must
+    /// not make us patient with what comes after: the best of the first few counts, and later a sample counts only for
+    /// so much more than what is known. A path that has become longer is believed after some samples.
+    fn smooth(&mut self, sample: Nanos) {
+        if self.rtt_samples < FIRST_SAMPLES {
+            self.rtt_samples += 1;
+            self.srtt_ns = if self.srtt_ns == 0 { sample } else { sample.min(self.srtt_ns) };
+            return;
+        }
+        let believable = self.srtt_ns.saturating_mul(4).saturating_add(self.delay_ns());
+        self.srtt_ns = self.srtt_ns - self.srtt_ns / 8 + sample.min(believable) / 8;
+    }
+
     /// Forgets the run: only heartbeats sent after `from` can bring the route up.
     fn restart_run(&mut self, from: Nanos) {
         self.run = 0;
@@ -297,9 +314,15 @@ impl Route {
     /// two round trips after its leg 1 left, leg 3 one round trip after its leg 2. `excused_ns` is time in which we
     /// sent no leg 1, so that none of ours can be missing for it.
     fn patience_ns(&self, excused_ns: Nanos) -> Nanos {
-        let completed = self.completed_ns.saturating_add(2 * self.srtt_ns).saturating_add(excused_ns);
-        let confirmed = self.confirmed_ns.saturating_add(self.srtt_ns);
-        completed.max(confirmed).saturating_add(self.detection_ns())
+        let srtt_ns = if broken(Sabotage::ForgetsTrip) { 0 } else { self.srtt_ns };
+        let completed = self.completed_ns.saturating_add(2 * srtt_ns).saturating_add(excused_ns);
+        let confirmed = self.confirmed_ns.saturating_add(srtt_ns);
+        let detection_ns = match self.detection_ns() {
+            detection_ns if broken(Sabotage::TwicePatient) => 2 * detection_ns,
+            detection_ns if broken(Sabotage::Impatient) => detection_ns / 2,
+            detection_ns => detection_ns,
+        };
+        completed.max(confirmed).saturating_add(detection_ns)
     }
 
     /// Until when the route counts as up without newer evidence.
@@ -316,6 +339,9 @@ impl Route {
         if !self.is_watched() || now <= self.patience_ns(0) {
             return false;
         }
+        if broken(Sabotage::IgnoresOwnStalls) || broken(Sabotage::Impatient) {
+            return true;
+        }
         let threshold = self.setup.timing.threshold;
         let misses = self.misses(now, self.sure_trip_ns());
         if now > self.deadline_ns() {
@@ -327,7 +353,8 @@ impl Route {
 
     /// A leg 4 that isn't back after this will not come.
     fn sure_trip_ns(&self) -> Nanos {
-        2 * self.srtt_ns + self.delay_ns() / 2
+        let srtt_ns = if broken(Sabotage::ForgetsTrip) { 0 } else { self.srtt_ns };
+        2 * srtt_ns + self.delay_ns() / 2
     }
 
     /// Whether enough heartbeats in a row completed for a route that isn't damped.
@@ -371,7 +398,7 @@ impl Route {
     /// is put off at most twice. So a route that is dead is found within detection time + trip after the later of
     /// its cut and the end of our stall, and whatever stalls follow, by the third that finds the verdict due.
     pub(super) fn excuse_stall(&mut self, now: Nanos, late_ns: Nanos) -> Excuse {
-        if !self.is_watched() || late_ns <= self.stall_limit_ns() {
+        if !self.is_watched() || late_ns <= self.stall_limit_ns() || broken(Sabotage::IgnoresOwnStalls) {
             return Excuse::NotNeeded;
         }
         let due = now > self.deadline_ns();
@@ -405,7 +432,9 @@ impl Route {
     /// What the missing evidence looks like.
     pub(super) fn missed_reason(&self, now: Nanos) -> RouteReason {
         let told = Told::from_word(self.seen.told_down);
-        if self.hears_requests(now) {
+        if broken(Sabotage::NamesNothing) {
+            RouteReason::HeartbeatsMissed
+        } else if self.hears_requests(now) {
             RouteReason::RxOnly
         } else if told.reason == down_reason::RX_ONLY && told.at_ns > self.evidence_ns {
             RouteReason::TxOnly

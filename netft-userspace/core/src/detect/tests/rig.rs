@@ -185,7 +185,7 @@ impl Rig {
         while let Some(store) = self.detector.poll_store() {
             self.stores.push(store);
         }
-        while let Some(request) = self.detector.poll_transmit() {
+        while let Some(request) = self.detector.poll_transmit(self.now) {
             self.requests.push((self.now, request));
             self.wire.carry(self.now, request);
         }

@@ -176,3 +176,27 @@ fn a_peer_that_went_silent_while_we_were_away_is_not_accused() {
     assert!(rig.records.is_empty(), "{:?}", rig.records);
     assert_eq!(rig.detector.counters().postponed_verdicts, 1);
 }
+
+#[test]
+fn leg_1s_that_left_late_are_a_stall_of_ours_and_missed_by_nobody() {
+    for threshold in [2, 3, 5] {
+        let timing = Timing { threshold, ..TIMING };
+        let mut rig = Rig::with_routes(1);
+        rig.command(DetectorCommand::SetRoute(RouteSetup { timing, ..setup(0, 2) }));
+        rig.run(20 * MS);
+        rig.forget();
+        for round in 0..200 {
+            // The verdict in time, the leg late: something came between.
+            rig.now = rig.detector.poll_timeout();
+            rig.wire.advance(rig.now);
+            rig.detector.handle_timeout(rig.now, &rig.wire);
+            rig.now += 600 * US + round * 10 * US;
+            rig.drain();
+            rig.now = rig.detector.poll_timeout().max(rig.now + 10 * US);
+            rig.wake();
+            rig.run(5 * MS);
+        }
+        assert!(rig.records.is_empty(), "{threshold}: {:?}", rig.records);
+        assert_eq!(rig.detector.counters().stalls, 200);
+    }
+}

@@ -256,7 +256,7 @@ fn events_that_nobody_takes_merge_and_the_last_state_is_never_lost() {
             rig.now += MS;
             rig.wire.advance(rig.now);
             rig.detector.handle_timeout(rig.now, &rig.wire);
-            while let Some(request) = rig.detector.poll_transmit() {
+            while let Some(request) = rig.detector.poll_transmit(rig.now) {
                 rig.wire.carry(rig.now, request);
             }
         }
