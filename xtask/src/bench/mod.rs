@@ -2,8 +2,10 @@
 //! its numbers in `docs/measurements/`.
 
 mod detect;
+mod flood;
 mod record;
 mod reply;
+mod scale;
 mod sim;
 mod stats;
 
@@ -24,8 +26,12 @@ pub struct Args {
 enum Bench {
     /// How fast failures are seen, and that none is seen which isn't there.
     Detect(Options),
+    /// Hostile packets at full speed: nothing goes down, everything is counted.
+    Flood(Options),
     /// Round trip of a heartbeat answered in XDP, against a UDP echo in userspace.
     Reply(Options),
+    /// What a heartbeat costs as peers grow.
+    Scale(Options),
     /// Clusters in virtual time: thousands of seeds, hundreds of hours, no property broken.
     Sim(Options),
 }
@@ -86,7 +92,9 @@ struct Part {
 pub fn run(args: Args) -> Result<()> {
     match args.bench {
         Bench::Detect(options) => run_parts("detect", &options, detect::PARTS, Ground::Lab),
+        Bench::Flood(options) => run_parts("flood", &options, flood::PARTS, Ground::Lab),
         Bench::Reply(options) => run_parts("reply", &options, reply::PARTS, Ground::Lab),
+        Bench::Scale(options) => run_parts("scale", &options, scale::PARTS, Ground::Lab),
         Bench::Sim(options) => run_parts("sim", &options, sim::PARTS, Ground::Nothing),
     }
 }

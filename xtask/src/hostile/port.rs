@@ -36,6 +36,16 @@ impl Port {
         Ok(Self { socket: open(lab, host, network, None)? })
     }
 
+    /// Frames that were lost on the wire to `host` so far.
+    pub fn drops(lab: &Lab, host: &str, network: &str) -> Result<u64> {
+        let name = format!("{host}-{network}:");
+        let text = in_switch(lab, || Ok(std::fs::read_to_string("/proc/thread-self/net/dev")?))?;
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(&name));
+        // netdevice(7) and /proc/net/dev: 8 columns of receiving, then bytes, packets, errors and drops of sending.
+        let drops = line.and_then(|line| line.split_whitespace().nth(11)?.parse().ok());
+        drops.with_context(|| format!("the switch's port {name} has no statistics"))
+    }
+
     /// Sends one frame. `false` = the device's queue is full, and it was not sent.
     pub fn send(&self, frame: &[u8]) -> Result<bool> {
         match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {

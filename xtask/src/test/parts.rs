@@ -176,11 +176,13 @@ pub const PARTS: &[Part] = &[
     Part {
         name: "bench",
         what: "the short forms of the measurements, with their bounds",
-        budget_s: 60,
-        remedy: "repeat with `cargo xtask bench detect --short` or `bench reply --short` on a machine that does nothing else",
+        budget_s: 100,
+        remedy: "repeat the one that failed, like `cargo xtask bench detect --short`, on a machine that does nothing else",
         steps: &[
             cargo(&["xtask", "bench", "reply", "--short"]),
             cargo(&["xtask", "bench", "detect", "--short"]),
+            cargo(&["xtask", "bench", "flood", "--short"]),
+            cargo(&["xtask", "bench", "scale", "--short"]),
             cargo(&["xtask", "bench", "sim", "--short"]),
         ],
     },

@@ -13,14 +13,14 @@ use std::time::Duration;
 const WHOLE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A whole cluster under watch.
-pub(super) struct Bed {
+pub(in crate::bench) struct Bed {
     pub watches: Vec<(String, Watch)>,
     pub lab: LabGuard,
 }
 
 /// A route seen from one of its ends.
 #[derive(Clone, Debug)]
-pub(super) struct End {
+pub(in crate::bench) struct End {
     /// The node that looks.
     pub node: String,
     /// The peer it looks at.

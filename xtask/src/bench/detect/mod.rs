@@ -1,6 +1,6 @@
 //! `bench detect`: how fast failures are seen, and that nothing is seen which isn't there.
 
-mod bed;
+pub(super) mod bed;
 mod cuts;
 mod engine;
 mod quiet;

@@ -124,7 +124,7 @@ pub(super) fn settle(class: Class) -> Result<()> {
 }
 
 /// Binds the calling thread to a CPU, if the machine has that many.
-pub(super) fn pin(cpu: usize) -> Result<()> {
+pub(in crate::bench) fn pin(cpu: usize) -> Result<()> {
     if cpu < std::thread::available_parallelism()?.get() {
         let mut only = CpuSet::new();
         only.set(cpu)?;

@@ -17,6 +17,7 @@ use crate::lab::stress::{Kind, Stress};
 use crate::lab::{LabGuard, Options};
 use anyhow::Result;
 use client::Client;
+pub(in crate::bench) use client::pin;
 use echo::Echo;
 use responder::Responder;
 use serde_json::json;

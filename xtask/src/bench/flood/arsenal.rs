@@ -1,0 +1,75 @@
+//! What is fired: three kinds of hostile packet, many different ones of each.
+
+use crate::hostile::{Message, Overheard, flipped};
+use netft_common::wire::{HELLO_TAG_LEN, Header};
+
+/// Different packets of each kind.
+const VARIETY: u64 = 1024;
+/// Bits before this byte say whether a packet is this cluster's at all.
+const OURS: usize = 12;
+
+/// Who has to refuse the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// XDP.
+    Legs,
+    /// The data thread.
+    Data,
+    /// The data thread hands some on to the control thread.
+    Hellos,
+}
+
+/// Makes the payload of the n-th packet of a kind.
+type Make = fn(Target, &Message, u64) -> Vec<u8>;
+
+/// Frames of one kind.
+pub(super) struct Ammunition {
+    pub kind: &'static str,
+    pub frames: Vec<Vec<u8>>,
+}
+
+impl Target {
+    /// Frames made from what was overheard.
+    pub fn ammunition(self, overheard: &Overheard) -> Vec<Ammunition> {
+        let messages: &[Message] = match self {
+            Self::Legs => &overheard.legs,
+            Self::Data => std::slice::from_ref(&overheard.data),
+            Self::Hellos => std::slice::from_ref(&overheard.hello),
+        };
+        let kinds: [(&'static str, Make); 3] = [
+            ("without the secret", |target, message, number| target.forged(message, number)),
+            ("replayed", |_, message, _| message.payload.clone()),
+            ("with a flipped bit", |_, message, number| flipped(&message.payload, OURS, number)),
+        ];
+        let made = |make: Make| {
+            let numbered = (0..VARIETY).zip(messages.iter().cycle());
+            numbered
+                .map(|(number, message)| message.spoofed().datagram(&make(self, message, number)))
+                .collect()
+        };
+        kinds.map(|(kind, make)| Ammunition { kind, frames: made(make) }).into()
+    }
+
+    /// Everything right and new but the authenticator, which somebody without the secret has to guess.
+    fn forged(self, message: &Message, number: u64) -> Vec<u8> {
+        let mut payload =
+            message.with_header(|header: &mut Header| header.sequence += 1_000_000_000 + number);
+        let guess = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        let at = match self {
+            Self::Legs => payload.len() - guess.len(),
+            Self::Data => size_of::<Header>(),
+            Self::Hellos => payload.len() - HELLO_TAG_LEN,
+        };
+        payload[at..at + guess.len()].copy_from_slice(&guess);
+        payload
+    }
+
+    /// Genuine messages that may share the fate of hostile ones in `seconds`: hellos of the peer, one a second on each
+    /// of two routes, with some time around the flood.
+    pub fn genuine(self, seconds: u64) -> u64 {
+        match self {
+            Self::Legs => 0,
+            Self::Data | Self::Hellos => 2 * (seconds + 5),
+        }
+    }
+}
