@@ -372,7 +372,7 @@ impl World {
                     self.away(node, end);
                 } else if !self.networks.is_frozen(node) {
                     self.nodes[node].waiting = 0;
-                    checks.thawed(node, self.at);
+                    checks.thawed(node, self.at, fault.span_ns);
                 }
             }
             FaultKind::Stall { .. } if begins => {

@@ -1,18 +1,18 @@
 //! One watched route: its pace, its evidence, and when that is too old.
 
+mod reasons;
+mod stalls;
+
 use super::damping::{DampingConfig, Flaps};
 use super::pace::{early_ns, on_grid, phase_of};
 use super::sabotage::{Sabotage, broken};
 use super::{Adopted, Histogram, RouteRecord, RouteSetup, RouteView, SlotEvidence};
 use crate::types::{LinkState, Nanos, NodeId, RouteReason, RouteState, Slot};
-use netft_common::map::down_reason;
 
 /// Leg 1s that carry one notice, so that it arrives although some are lost.
 const NOTICE_REPEATS: u32 = 32;
 /// Verdicts on one accusation that own stalls may put off.
 const POSTPONEMENTS: u8 = 2;
-/// A late wake of less than this is no stall at usual delays: sleeping under SCHED_FIFO is up to 150 µs late.
-const STALL_FLOOR_NS: Nanos = 300_000;
 /// Of so many first round trips the shortest counts.
 const FIRST_SAMPLES: u8 = 3;
 /// Round trips above this are taken as this: the clock goes on in suspend, and a patience of hours is none.
@@ -263,7 +263,7 @@ impl Route {
     pub(super) fn observe(&mut self, seen: SlotEvidence, rtt: &mut Histogram) {
         if seen.highest[1] > self.seen.highest[1] && seen.rtt_ns > 0 {
             rtt.record(seen.rtt_ns);
-            self.smooth(seen.rtt_ns.min(RTT_CAP_NS));
+            self.smooth(self.round_trip(&seen).min(RTT_CAP_NS));
         }
         if seen.highest[3] > self.seen.highest[3] {
             self.completed = self.completed.saturating_add(1);
@@ -289,6 +289,16 @@ impl Route {
         if self.completed_ns >= self.silent_until_ns {
             self.excused_ns = 0;
         }
+    }
+
+    /// The round trip of the newest leg 2; or of the newest leg 3, which needs no engine of ours and so may be fresher,
+    /// if that is shorter and not older.
+    fn round_trip(&self, seen: &SlotEvidence) -> Nanos {
+        let (replied_ns, confirmed_ns) = (seen.arrival_ns[1], seen.arrival_ns[2]);
+        let fresh = confirmed_ns.saturating_add(self.detection_ns()) >= replied_ns;
+        // The two words are read one after the other: a stamp from after the arrival belongs to the next leg.
+        let of_leg_3 = confirmed_ns.checked_sub(seen.confirmed_sent_ns).filter(|rtt| fresh && *rtt > 0);
+        of_leg_3.map_or(seen.rtt_ns, |rtt| rtt.min(seen.rtt_ns))
     }
 
     /// RFC 6298, section 2: by eighths. But a late answer (a host stood still, the first sample is one of long ago) must
@@ -381,127 +391,6 @@ impl Route {
             () => Nanos::MAX,
         };
         self.next_request_ns.min(verdict_ns)
-    }
-
-    // --- own stalls -----------------------------------------------------------------------------------------
-
-    /// How late the loop may be without this route's verdict being in doubt.
-    pub(super) fn stall_limit_ns(&self) -> Nanos {
-        (self.delay_ns() / 2).max(STALL_FLOOR_NS).min(self.detection_ns() / 2)
-    }
-
-    /// The loop should have run at `now - late_ns`. Since then we sent no leg 1, and the peer's engine may have been
-    /// away as well, so that time proves nothing: the deadline moves by it, and the route keeps the chances that it
-    /// would have had. Call it with evidence just read.
-    ///
-    /// What bounds this: once `threshold` leg 1s of ours are missing the excuse is void, and a verdict that is due
-    /// is put off at most twice. So a route that is dead is found within detection time + trip after the later of
-    /// its cut and the end of our stall, and whatever stalls follow, by the third that finds the verdict due.
-    pub(super) fn excuse_stall(&mut self, now: Nanos, late_ns: Nanos) -> Excuse {
-        if !self.is_watched() || late_ns <= self.stall_limit_ns() || broken(Sabotage::IgnoresOwnStalls) {
-            return Excuse::NotNeeded;
-        }
-        let due = now > self.deadline_ns();
-        if due && self.postponed >= POSTPONEMENTS {
-            return Excuse::Exhausted;
-        }
-        self.excused_ns = self.excused_ns.saturating_add(late_ns);
-        self.silent_until_ns = now;
-        if !due {
-            return Excuse::Extended;
-        }
-        self.postponed += 1;
-        let fresh_ns = 2 * self.srtt_ns + self.delay_ns().max(STALL_FLOOR_NS);
-        let without_ns =
-            self.completed_ns.saturating_add(2 * self.srtt_ns).saturating_add(self.detection_ns());
-        let enough_ns = now.saturating_add(fresh_ns).saturating_sub(without_ns);
-        self.excused_ns = self.excused_ns.max(enough_ns);
-        self.hurry_request(now, now);
-        Excuse::Postponed
-    }
-
-    // --- reasons --------------------------------------------------------------------------------------------
-
-    /// Whether the peer's leg 1s have come in since the newest evidence. They can only do so if the peer's
-    /// direction works; that no leg 3 answers our leg 2s then means that ours doesn't.
-    fn hears_requests(&self, now: Nanos) -> bool {
-        let recent = now.saturating_sub(self.seen.arrival_ns[0]) < (self.detection_ns() / 2).max(1);
-        recent && self.seen.highest[0].saturating_sub(self.peer_requests_then) >= 2
-    }
-
-    /// What the missing evidence looks like.
-    pub(super) fn missed_reason(&self, now: Nanos) -> RouteReason {
-        let told = Told::from_word(self.seen.told_down);
-        if broken(Sabotage::NamesNothing) {
-            RouteReason::HeartbeatsMissed
-        } else if self.hears_requests(now) {
-            RouteReason::RxOnly
-        } else if told.reason == down_reason::RX_ONLY && told.at_ns > self.evidence_ns {
-            RouteReason::TxOnly
-        } else {
-            RouteReason::HeartbeatsMissed
-        }
-    }
-
-    /// While the route is down for want of heartbeats: the direction may show itself later. Returns the new reason
-    /// if it changed. RxOnly lasts as long as leg 1s come in.
-    pub(super) fn refined_reason(&self, now: Nanos) -> Option<RouteReason> {
-        let reason = match self.reason {
-            RouteReason::Starting if self.sent <= u64::from(self.setup.timing.threshold) => return None,
-            RouteReason::Starting => match self.missed_reason(now) {
-                RouteReason::HeartbeatsMissed => RouteReason::Starting,
-                reason => reason,
-            },
-            RouteReason::HeartbeatsMissed | RouteReason::TxOnly => self.missed_reason(now),
-            RouteReason::RxOnly => {
-                let silence = now.saturating_sub(self.seen.arrival_ns[0]);
-                if silence <= 2 * self.detection_ns() { RouteReason::RxOnly } else { self.missed_reason(now) }
-            }
-            reason => reason,
-        };
-        (!self.is_up() && reason != self.reason).then_some(reason)
-    }
-
-    /// The state that the far end told over another route, if that is news: newer than any evidence, and than the
-    /// run that counts now. Later evidence brings the route up again.
-    pub(super) fn told_state(&self) -> Option<(RouteState, RouteReason)> {
-        let told = Told::from_word(self.seen.told_down);
-        if told.at_ns <= self.counted_ns || told.at_ns <= self.evidence_ns || !self.link_is_up() {
-            return None;
-        }
-        match told.reason {
-            down_reason::CARRIER => Some((RouteState::Down, RouteReason::PeerCarrierLost)),
-            down_reason::ADMIN => Some((RouteState::AdminDown, RouteReason::PeerAdminDown)),
-            _ => None,
-        }
-    }
-
-    /// Takes the told state as handled: what was sent before doesn't count.
-    pub(super) fn accept_told(&mut self) {
-        self.restart_run(Told::from_word(self.seen.told_down).at_ns);
-    }
-
-    /// What to tell the peer about this route, as long as it needs telling.
-    pub(super) fn notice(&self) -> Option<u32> {
-        match (self.link, self.reason) {
-            (LinkState::NoCarrier, _) => Some(down_reason::CARRIER),
-            (LinkState::AdminDown, _) => Some(down_reason::ADMIN),
-            (LinkState::Up, RouteReason::RxOnly) => Some(down_reason::RX_ONLY),
-            (LinkState::Up, _) => None,
-        }
-    }
-
-    pub(super) fn notices_left(&self) -> u32 {
-        if self.notice().is_some() { self.notices_left } else { 0 }
-    }
-
-    /// Starts telling the peer about this route.
-    pub(super) fn start_notices(&mut self) {
-        self.notices_left = if self.notice().is_some() { NOTICE_REPEATS } else { 0 };
-    }
-
-    pub(super) fn count_notice(&mut self) {
-        self.notices_left = self.notices_left.saturating_sub(1);
     }
 
     // --- transitions ----------------------------------------------------------------------------------------

@@ -70,7 +70,11 @@ impl Checks {
             return;
         }
         let bounds = self.bounds;
-        let bound = bounds.found_ns + self.unsettled_ns(node, peer, since);
+        let bound = bounds.found_ns + self.unsettled_ns(world, node, peer, since);
+        if world.at < since + bound {
+            world.look(since + bound, check);
+            return;
+        }
         let engine = &world.nodes[node];
         let stalled = engine.last_stall_end(since.saturating_sub(2 * bound), world.at);
         let awake = engine.awake(since, world.at);
@@ -164,7 +168,7 @@ impl Checks {
         (up, down, network): (usize, usize, usize),
         since: Nanos,
     ) {
-        let bound = self.bounds.found_ns + self.bounds.up_ns + self.unsettled_ns(up, down, since);
+        let bound = self.bounds.found_ns + self.bounds.up_ns + self.unsettled_ns(world, up, down, since);
         let path = world.networks.path(up, down, network);
         let disturbed = self.disturbed(world, [up, down], since.saturating_sub(bound), bound).unwrap_or(0);
         let mut allowed = since.max(path.since).max(disturbed) + bound + self.bounds.fresh_ns;
@@ -191,7 +195,7 @@ impl Checks {
         state: NodeState,
         check: Check,
     ) {
-        let prompt = self.bounds.prompt_ns + self.unsettled_ns(node, peer, since);
+        let prompt = self.bounds.prompt_ns + self.unsettled_ns(world, node, peer, since);
         let engine = &world.nodes[node];
         if let Some(end) = engine.last_stall_end(since.saturating_sub(prompt), world.at)
             && world.at < end + prompt

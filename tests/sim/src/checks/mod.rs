@@ -75,6 +75,8 @@ pub(crate) struct Checks {
     revived: Vec<Nanos>,
     ticked: Vec<Nanos>,
     thawed: Vec<Nanos>,
+    /// By node: how long its host stood still at most, of what was not long ago.
+    frozen_ns: Vec<Nanos>,
     /// The only property that counts, if not all do.
     pub only: Option<Property>,
     pub broken: Option<Broken>,
@@ -94,7 +96,7 @@ impl Checks {
         (self.nodes, self.networks) = (case.nodes, case.networks);
         self.ends.clear();
         self.ends.resize(case.nodes * case.nodes * case.networks, End::new());
-        for of_node in [&mut self.revived, &mut self.ticked, &mut self.thawed] {
+        for of_node in [&mut self.revived, &mut self.ticked, &mut self.thawed, &mut self.frozen_ns] {
             of_node.clear();
             of_node.resize(case.nodes, 0);
         }
@@ -111,10 +113,18 @@ impl Checks {
         }
     }
 
-    /// What an overestimated round trip may add for a while after one of two hosts stood still.
-    fn unsettled_ns(&self, node: usize, peer: usize, since: Nanos) -> Nanos {
+    /// What an overestimated round trip may add for a while after one of two hosts stood still: a few delays; or all of
+    /// that absence, and twice, for an engine that has just started and had no answer since, as it can only go by the
+    /// round trip that it finds in memory.
+    fn unsettled_ns(&self, world: &World, node: usize, peer: usize, since: Nanos) -> Nanos {
         let thawed = self.thawed[node].max(self.thawed[peer]);
-        if thawed > 0 && thawed + UNSETTLED_NS > since { 4 * self.bounds.delay_ns } else { 0 }
+        if thawed == 0 || thawed + UNSETTLED_NS <= since {
+            return 0;
+        }
+        let frozen_ns = self.frozen_ns[node].max(self.frozen_ns[peer]);
+        let started_at = world.nodes[node].started_at;
+        let young = started_at > 0 && started_at + 10 * self.bounds.delay_ns > since;
+        4 * self.bounds.delay_ns + if young { 2 * frozen_ns } else { 0 }
     }
 
     // --- what happens ----------------------------------------------------------------------------------------
@@ -127,14 +137,14 @@ impl Checks {
             let (after, check) = if path.whole() {
                 (bounds.up_ns, Check::Up { node, peer, network, since })
             } else {
-                let extra_ns = self.unsettled_ns(node, peer, since);
+                let extra_ns = self.unsettled_ns(world, node, peer, since);
                 (bounds.found_ns + extra_ns, Check::Found { node, peer, network, since })
             };
             world.look(world.at + after, check);
         }
         if path.back && !path.there && !path.dead_end {
             let after = bounds.found_ns + 4 * bounds.delay_ns + 2 * bounds.slack_ns;
-            let extra_ns = self.unsettled_ns(node, peer, path.since);
+            let extra_ns = self.unsettled_ns(world, node, peer, path.since);
             let check = Check::Named { node, peer, network, since: path.since };
             world.look(world.at + after + extra_ns, check);
         }
@@ -152,7 +162,9 @@ impl Checks {
         }
     }
 
-    pub(crate) fn thawed(&mut self, node: usize, at: Nanos) {
+    pub(crate) fn thawed(&mut self, node: usize, at: Nanos, span: Nanos) {
+        let long_ago = self.thawed[node] + UNSETTLED_NS < at;
+        self.frozen_ns[node] = if long_ago { span } else { self.frozen_ns[node] + span };
         self.thawed[node] = at;
     }
 
@@ -321,7 +333,7 @@ impl Checks {
         }
         let bound = self.bounds.found_ns;
         let undisturbed = engine.last_stall_end(since.saturating_sub(2 * bound), at).is_none()
-            && self.unsettled_ns(node, watch.peer, since) == 0;
+            && self.unsettled_ns(world, node, watch.peer, since) == 0;
         if !path.whole() && undisturbed && !self.bounds.rough {
             self.tally.worst_found = self.tally.worst_found.max(at.saturating_sub(since) * 1000 / bound);
         }
@@ -331,7 +343,13 @@ impl Checks {
         let timeout = self.bounds.engine_timeout_ns - self.bounds.trip_ns;
         let silent = world.at - world.nodes[peer].ticked_at;
         let frozen_lately = self.thawed[peer] + self.bounds.engine_timeout_ns > world.at;
+        // Nobody knows of a return that no path could tell.
+        let told = (0..self.networks).any(|network| {
+            let path = world.networks.path(node, peer, network);
+            path.whole() && path.whole_since + self.bounds.prompt_ns < world.at
+        });
         if silent < timeout
+            && told
             && !frozen_lately
             && world.nodes[node].awake(self.revived[peer], world.at) > self.bounds.prompt_ns
         {
