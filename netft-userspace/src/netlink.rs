@@ -90,7 +90,7 @@ impl Monitor {
         })
     }
 
-    /// The usable interfaces: at once on the first call, then soon after each change, and every [`RELIST`].
+    /// The usable interfaces: at once on the first call, then soon after each change, and every 2 s.
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Listing, NetlinkError> {
         if tokio::time::timeout_at(self.due, self.events.readable()).await.is_ok() {
