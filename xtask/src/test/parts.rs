@@ -181,7 +181,6 @@ pub const PARTS: &[Part] = &[
         steps: &[
             cargo(&["xtask", "bench", "reply", "--short"]),
             cargo(&["xtask", "bench", "detect", "--short"]),
-            cargo(&["xtask", "bench", "flood", "--short"]),
             cargo(&["xtask", "bench", "scale", "--short"]),
             cargo(&["xtask", "bench", "sim", "--short"]),
         ],
