@@ -58,8 +58,8 @@ pub struct Listing {
 
 /// Watches links, addresses and default routes of the network namespace it was made in. Control thread only.
 ///
-/// Numbers of interfaces are stable: an interface keeps its number while the daemon runs, also over its removal and
-/// return under the same name.
+/// Numbers of interfaces are stable: an interface keeps its number also over its removal and return under the same
+/// name, until all numbers have been given away.
 #[derive(Debug)]
 pub struct Monitor {
     events: AsyncFd<Arc<OwnedFd>>,
@@ -137,6 +137,10 @@ impl Monitor {
         let mut addresses = addresses(&mut self.client)?;
         let mut links = links(&mut self.client)?;
         links.retain(|link| link.usable && !self.skip.contains(&link.name));
+        if self.numbers.len() >= usize::from(InterfaceNumber::LIMIT) {
+            // Machines with containers see many names come and go.
+            self.numbers.retain(|name, _| links.iter().any(|link| link.name == *name));
+        }
         let mut interfaces = Vec::new();
         for link in links {
             let addresses = addresses.remove(&link.ifindex).unwrap_or_default();
@@ -169,7 +173,7 @@ impl Monitor {
         Ok(interfaces)
     }
 
-    /// The number of an interface: the one it had, else the lowest that nobody had, else (64 names seen) none.
+    /// The number of an interface: the one it had, else the lowest that nobody has, else (64 interfaces in use) none.
     fn number(&mut self, name: &str) -> Option<InterfaceNumber> {
         if let Some(number) = self.numbers.get(name) {
             return Some(*number);

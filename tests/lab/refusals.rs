@@ -112,7 +112,11 @@ fn an_interface_with_somebody_elses_program_is_left_alone_and_said() {
     assert_eq!(program_on(&lab, "net2"), theirs, "the program is still there");
     lab.stop("n1").unwrap();
     assert_eq!(program_on(&lab, "net2"), theirs, "also after a clean stop");
+    lab.start("n1").unwrap();
     drop(foreign);
+    eventually("the interface is used as soon as it is free", PATIENCE, || {
+        (interface(&lab, "net2").xdp == Mode::Native).then_some(())
+    });
 }
 
 #[test]
