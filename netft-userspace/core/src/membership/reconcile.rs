@@ -32,6 +32,11 @@ struct Wanted {
     mtu: u32,
 }
 
+/// Whether a neighbour can have this address: it is neither zero (a device without one) nor a group's.
+fn is_unicast(mac: [u8; 6]) -> bool {
+    mac != [0; 6] && mac[0] & 1 == 0
+}
+
 /// Whether networks or own endpoints differ from before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Regrouped {
@@ -159,7 +164,8 @@ impl Membership {
                 interface: local.interface,
                 remote_interface: remote.interface,
                 class: pair.class,
-                remote_mac: (pair.class == RouteClass::SameSubnet).then_some(remote.mac),
+                remote_mac: (pair.class == RouteClass::SameSubnet && is_unicast(remote.mac))
+                    .then_some(remote.mac),
                 network: network.name.clone(),
                 metric: network.metric,
                 mtu: local.mtu.min(remote.mtu).max(MIN_MTU),
