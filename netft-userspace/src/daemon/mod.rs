@@ -125,8 +125,10 @@ impl Daemon {
                 input = self.engine.recv() => self.handle_input(input).await,
                 listing = self.monitor.next() => match listing {
                     Ok(listing) => self.handle_interfaces(listing),
-                    // What was known stays in force; the monitor asks again.
-                    Err(error) => self.note(Note::Warning, "daemon", "netlink", &error.to_string()),
+                    Err(error) => {
+                        let text = format!("{error}; what is known stays in force, and is listed again every 2 s");
+                        self.note(Note::Warning, "daemon", "netlink", &text);
+                    }
                 },
                 Some(asked) = requests.recv() => self.answer(asked).await,
                 () = tokio::time::sleep(sleep) => {}
@@ -179,25 +181,32 @@ impl Daemon {
     /// signals and requests wait.
     async fn drain(&mut self) {
         for _ in 0..INPUTS_PER_DRAIN {
-            while let Some(command) = self.membership.poll_command() {
-                self.carry_out(command).await;
-            }
-            while let Some(hello) = self.membership.poll_transmit() {
-                if let Err(error) = self.engine.send_hello(&hello) {
-                    tracing::debug!(%error, local = %hello.local, remote = %hello.remote, "hello not sent");
-                }
-            }
-            while let Some(event) = self.membership.poll_event() {
-                self.record.membership(&event);
-                if let MembershipEvent::PeerJoined { peer, id, .. } = &event
-                    && let Err(error) = self.names.learn(*id, peer)
-                {
-                    self.note(Note::Warning, "daemon", "state", &error.to_string());
-                }
-            }
+            self.follow_up().await;
             match self.engine.try_recv() {
                 Some(input) => self.handle_input(input).await,
                 None => return,
+            }
+        }
+        // Nothing is left half made, also when there is more to take in.
+        self.follow_up().await;
+    }
+
+    /// Carries out everything that follows from the last mutation.
+    async fn follow_up(&mut self) {
+        while let Some(command) = self.membership.poll_command() {
+            self.carry_out(command).await;
+        }
+        while let Some(hello) = self.membership.poll_transmit() {
+            if let Err(error) = self.engine.send_hello(&hello) {
+                tracing::debug!(%error, local = %hello.local, remote = %hello.remote, "hello not sent");
+            }
+        }
+        while let Some(event) = self.membership.poll_event() {
+            self.record.membership(&event);
+            if let MembershipEvent::PeerJoined { peer, id, .. } = &event
+                && let Err(error) = self.names.learn(*id, peer)
+            {
+                self.note(Note::Warning, "daemon", "state", &error.to_string());
             }
         }
     }
@@ -272,11 +281,12 @@ impl Daemon {
     fn handle_interfaces(&mut self, listing: Listing) {
         let Listing { interfaces, changed, at_ns } = listing;
         self.listed_ns = at_ns;
+        self.engine.sweep_adapter();
         if !changed {
-            self.engine.confirm_links(at_ns);
             // What kept an interface from being used may be gone.
-            if self.reports.iter().any(|report| report.note.is_some()) {
-                self.introduce_interfaces();
+            match self.reports.iter().all(|report| report.complete) {
+                true => self.engine.confirm_links(at_ns),
+                false => self.introduce_interfaces(),
             }
             return;
         }

@@ -171,6 +171,7 @@ impl Engine {
         .map_err(EngineError::Threads)?;
         notes.extend(thread_notes);
         let events = sys::register(control).map_err(EngineError::Threads)?;
+        let netlink = Client::new().map_err(EngineError::Threads)?;
         adapter.keep()?;
         folder.keep();
         Ok(Self {
@@ -184,7 +185,7 @@ impl Engine {
             loaded,
             folder,
             events,
-            netlink: Client::new().map_err(EngineError::Threads)?,
+            netlink,
             pending: VecDeque::new(),
             adopted,
             routes: BTreeMap::new(),
@@ -254,6 +255,7 @@ impl Engine {
             );
             if let Some(report) = reports.iter_mut().find(|report| report.name == name) {
                 report.note = Some(report.note.take().map_or(why.clone(), |note| format!("{note}; {why}")));
+                report.complete = false;
             }
         }
         self.tell_links(&usable, at_ns);
@@ -275,7 +277,7 @@ impl Engine {
             self.attachments.attach(&self.folder, program, ifindex, name).map_err(|error| error.to_string())
         });
         let (mode, note) = attached.unwrap_or_else(|error| (XdpMode::None, Some(error)));
-        InterfaceReport { name: interface.name.clone(), mode, note }
+        InterfaceReport { name: interface.name.clone(), mode, note, complete: mode != XdpMode::None }
     }
 
     fn tell_links(&mut self, usable: &[&Interface], at_ns: Nanos) {
@@ -295,10 +297,14 @@ impl Engine {
     /// The interfaces of the last [`Engine::set_interfaces`] were listed again, at `at_ns`, and are the same: tells the
     /// detection thread, which may have lost a notification.
     pub fn confirm_links(&mut self, at_ns: Nanos) {
-        self.adapter.sweep();
         for (number, (ifindex, link)) in &self.interfaces {
             self.detection.send(detection::Command::SetInterface(*number, *ifindex, *link, at_ns));
         }
+    }
+
+    /// Removes what an earlier daemon left on `netft0` for peers that didn't come back. Call now and then.
+    pub fn sweep_adapter(&mut self) {
+        self.adapter.sweep();
     }
 
     /// A peer's `netft0` is here: neighbour entries and the frame table follow. Idempotent.

@@ -63,6 +63,8 @@ pub struct InterfaceReport {
     pub mode: XdpMode,
     /// One sentence about a fallback or an error; `None` = all as wished.
     pub note: Option<String>,
+    /// XDP and every socket are there. When not, introducing the interface again may bring the rest.
+    pub complete: bool,
 }
 
 /// What [`super::Engine::recv`] brings.
