@@ -9,7 +9,7 @@
 //!   stamps completed ◀───────────   final reply (4), which nothing answers
 //! ```
 
-use crate::map::{Counter, EngineState, MAX_SLOTS, NodeConfig, SlotConfig, SlotState, down_reason};
+use crate::map::{Counter, DataPath, EngineState, MAX_SLOTS, NodeConfig, SlotConfig, SlotState, down_reason};
 use crate::siphash::SipHash24;
 use crate::wire::{self, Header, Heartbeat, NO_SLOT, kind};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -30,6 +30,17 @@ pub trait Tables {
     fn is_local(&self, address: &[u8; 16]) -> bool;
     /// CLOCK_BOOTTIME in nanoseconds.
     fn now_ns(&self) -> u64;
+    /// How data is received on an interface. Without AF_XDP sockets nothing need be said.
+    #[inline(always)]
+    fn path(&self, interface: u16) -> DataPath {
+        let _ = interface;
+        DataPath::default()
+    }
+    /// Kernel index of the device by which the frame came in, and its receive queue.
+    #[inline(always)]
+    fn ingress(&self) -> (u32, u32) {
+        (0, 0)
+    }
     /// Reads a word that userspace and eBPF share. (This and the next two are here because LLVM's eBPF target has
     /// the instructions but not Rust's atomic operations.)
     #[inline(always)]

@@ -11,6 +11,10 @@ pub const LAYOUT_VERSION: u32 = 1;
 pub const MAX_SLOTS: u32 = 1024;
 /// Node ids are 1..MAX_NODES.
 pub const MAX_NODES: u32 = 256;
+/// Interface numbers are 0..MAX_INTERFACES.
+pub const MAX_INTERFACES: u32 = 64;
+/// Receive queues of one interface that can have an AF_XDP socket: 0..MAX_QUEUES.
+pub const MAX_QUEUES: u32 = 64;
 
 /// Names of the maps in the object and of their pins.
 pub mod name {
@@ -28,6 +32,10 @@ pub mod name {
     pub const COUNTERS: &str = "COUNTERS";
     /// Hash of the node's own addresses ([u8; 16]) to 1: tells a wrong slot from somebody else's packet.
     pub const LOCAL: &str = "LOCAL";
+    /// [`super::DataPath`] words, one `u64` per interface number. Engine writes.
+    pub const PATHS: &str = "PATHS";
+    /// AF_XDP sockets by [`super::socket_index`]; not mmapable. The kernel takes a socket out when it is closed.
+    pub const SOCKETS: &str = "SOCKETS";
 }
 
 /// Who this node is.
@@ -152,6 +160,53 @@ impl ActiveRoute {
     }
 }
 
+/// Where a socket stands in [`name::SOCKETS`].
+#[inline(always)]
+pub const fn socket_index(interface: u16, queue: u32) -> u32 {
+    interface as u32 * MAX_QUEUES + queue
+}
+
+/// What XDP gives to AF_XDP sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Steering {
+    /// Nothing: data goes to the kernel's UDP sockets.
+    #[default]
+    Nothing,
+    /// Probes only, to see whether they arrive.
+    Probes,
+    /// Probes and data.
+    Everything,
+}
+
+/// How data is received on one interface, packed into one 8-byte word of [`name::PATHS`]: one store switches it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DataPath {
+    /// The interface's kernel index. A frame that comes in by another device (a bond's port, a VLAN's parent) would be
+    /// lost on its way to a socket of this one, so it goes to the kernel.
+    pub ifindex: u32,
+    /// What is steered.
+    pub steering: Steering,
+}
+
+impl DataPath {
+    /// The word as stored.
+    pub const fn to_word(self) -> u64 {
+        self.ifindex as u64 | (self.steering as u64) << 32
+    }
+
+    /// From the word as stored; a steering that doesn't exist is none.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "each field takes its own bits")]
+    pub const fn from_word(word: u64) -> Self {
+        let steering = match word >> 32 {
+            1 => Steering::Probes,
+            2 => Steering::Everything,
+            _ => Steering::Nothing,
+        };
+        Self { ifindex: word as u32, steering }
+    }
+}
+
 /// Indices into [`name::COUNTERS`]: what XDP did with packets. Per-packet events are counted, never logged.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,11 +251,16 @@ pub enum Counter {
     Leg4,
     /// An accepted leg that couldn't be answered (the peer's slot isn't known yet).
     Unanswered,
+    /// Data or a probe, given to an AF_XDP socket.
+    Redirected,
+    /// Data or a probe that was to go to an AF_XDP socket, but its queue has none, or it came in by another device:
+    /// passed to the kernel's socket.
+    FellThrough,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = Counter::Unanswered as u32 + 1;
+    pub const COUNT: u32 = Counter::FellThrough as u32 + 1;
     /// Metric-style names, in order.
     pub const NAMES: [&'static str; Counter::COUNT as usize] = [
         "passed_other",
@@ -223,6 +283,8 @@ impl Counter {
         "leg3",
         "leg4",
         "unanswered",
+        "redirected",
+        "fell_through",
     ];
 }
 

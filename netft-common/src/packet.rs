@@ -236,8 +236,10 @@ pub enum Class {
     Other,
     /// netft's, of another cluster.
     OtherCluster,
-    /// netft's, handled by userspace: hello or data.
+    /// netft's, handled by userspace and received by its UDP socket: a hello, or data in an [`Shape::Odd`] frame.
     Userspace,
+    /// Data or a probe in a plain frame, of which the message's header is known to be there.
+    Data(Frame),
     /// A heartbeat leg. Of an [`Shape::Odd`] frame only the message's header is known to be there.
     Leg(Frame),
     /// netft's, and wrong. Counts only if it was sent to an address of ours.
@@ -372,14 +374,17 @@ fn judge<P: Packet + ?Sized>(packet: &P, frame: Frame, lengths: Lengths, cluster
     }
     let is_leg = match prefix.kind {
         kind::REQUEST..=kind::FINAL_REPLY => true,
-        kind::HELLO | kind::DATA => false,
+        kind::HELLO | kind::DATA | kind::PROBE => false,
         _ => return Class::Malformed(frame, Malformed::Kind),
     };
     if packet.load::<Header>(frame.message).is_none() || lengths.by_udp < UDP_LEN + size_of::<Header>() {
         return Class::Malformed(frame, Malformed::Truncated);
     }
     if !is_leg {
-        return Class::Userspace;
+        return match (prefix.kind, frame.shape) {
+            (kind::DATA | kind::PROBE, Shape::Plain) => Class::Data(frame),
+            _ => Class::Userspace,
+        };
     }
     // A fragment's lengths speak of the whole datagram; it is rejected for its shape once its slot is known.
     if frame.shape == Shape::Plain {

@@ -2,7 +2,7 @@
 //! but the action and the counter.
 
 use crate::heartbeat::{self, Answer, Refusal, Reject, Tables};
-use crate::map::Counter;
+use crate::map::{Counter, MAX_QUEUES, Steering, socket_index};
 use crate::packet::{self, Class, Frame, Malformed, PacketMut, Shape};
 use crate::wire::{Header, Heartbeat, kind};
 
@@ -15,6 +15,9 @@ pub enum Verdict {
     Consume(Counter),
     /// Has become the reply and goes back out where it came in.
     Reply(Counter),
+    /// Goes, untouched, to the AF_XDP socket with this index ([`Counter::Redirected`]); to the kernel if there is none
+    /// ([`Counter::FellThrough`]).
+    Redirect(u32),
 }
 
 /// Decides on a frame. Only with [`Verdict::Reply`] it has been changed.
@@ -31,6 +34,7 @@ pub fn receive<P: PacketMut + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> 
         Class::Other => Ok(Verdict::Pass(Counter::PassedOther)),
         Class::OtherCluster => Ok(Verdict::Pass(Counter::PassedOtherCluster)),
         Class::Userspace => Ok(Verdict::Pass(Counter::PassedUserspace)),
+        Class::Data(frame) => Ok(steer(packet, tables, &frame)),
         Class::Malformed(frame, malformed) => reject_if_local(packet, tables, &frame, malformed),
         Class::Leg(frame) => {
             if frame.shape == Shape::Odd {
@@ -54,6 +58,29 @@ pub fn receive<P: PacketMut + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> 
             }
         }
     }
+}
+
+/// Data goes to an AF_XDP socket only if it travels a route of ours, and came in where that route's interface is:
+/// anything else is left to the kernel, so no frame is lost because of a socket.
+#[inline(always)]
+fn steer<P: PacketMut + ?Sized, T: Tables>(packet: &P, tables: &T, frame: &Frame) -> Verdict {
+    let kernel = Verdict::Pass(Counter::PassedUserspace);
+    let (Some(addresses), Some(header)) = (frame.addresses(packet), packet.load::<Header>(frame.message))
+    else {
+        return kernel;
+    };
+    let Ok((_, config)) = heartbeat::find_slot(tables, &addresses, &header) else { return kernel };
+    let path = tables.path(config.interface);
+    match path.steering {
+        Steering::Nothing => return kernel,
+        Steering::Probes if header.kind != kind::PROBE => return kernel,
+        Steering::Probes | Steering::Everything => {}
+    }
+    let (ifindex, queue) = tables.ingress();
+    if ifindex != path.ifindex || queue >= MAX_QUEUES {
+        return Verdict::Pass(Counter::FellThrough);
+    }
+    Verdict::Redirect(socket_index(config.interface, queue))
 }
 
 #[inline(always)]

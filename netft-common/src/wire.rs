@@ -28,6 +28,8 @@ pub mod kind {
     pub const HELLO: u8 = 16;
     /// One Ethernet frame of cluster traffic.
     pub const DATA: u8 = 32;
+    /// A self-test of the way that data takes: a [`super::Data`] with 8 bytes in place of the frame.
+    pub const PROBE: u8 = 40;
 }
 
 /// Header flag bits.
@@ -38,6 +40,7 @@ pub mod flags {
     /// and must not be answered with more bytes than it had.
     pub const CHALLENGE_ONLY: u16 = 1 << 1;
     /// In a hello: the sender lacks something (a session, or our slot of this route) and asks for a hello in return.
+    /// In a probe: asks for a probe with the same 8 bytes in return.
     pub const SOLICIT: u16 = 1 << 2;
 }
 
@@ -179,17 +182,20 @@ pub mod endpoint_flags {
 /// Length of the hello's authenticator in bytes.
 pub const HELLO_TAG_LEN: usize = 32;
 
-/// A data message: this, then one Ethernet frame as `netft0` sent it.
+/// A data message: this, then one Ethernet frame as `netft0` sent it; or a probe: this, then [`PROBE_LEN`] bytes.
 ///
-/// The tag is SipHash-2-4 over both IP addresses, the header, then the frame, with the direction's data key.
+/// The tag is SipHash-2-4 over both IP addresses, the header, then what follows, with the direction's data key.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Data {
-    /// Kind [`kind::DATA`]; the sequence feeds the receiver's anti-replay window.
+    /// Kind [`kind::DATA`] or [`kind::PROBE`]; the sequence feeds the receiver's anti-replay window.
     pub header: Header,
     /// Truncated authenticator.
     pub tag: u64,
 }
+
+/// Bytes after the [`Data`] of a probe: chosen by who solicits it, returned by who answers.
+pub const PROBE_LEN: usize = 8;
 
 /// Bytes that carrying a frame adds to its inner IP packet on the wire, at most: outer IPv6 40, UDP 8, [`Data`] 40,
 /// 8 more that an AEAD tag will need, and the inner Ethernet header with one VLAN tag 18.

@@ -10,4 +10,5 @@ mod lab;
 mod memory;
 mod node;
 mod program;
+mod steering;
 mod verdicts;

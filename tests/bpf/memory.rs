@@ -63,6 +63,7 @@ impl Memory {
             Ok(Verdict::Pass(counter)) => (Action::Pass, counter as u32),
             Ok(Verdict::Consume(counter)) => (Action::Drop, counter as u32),
             Ok(Verdict::Reply(counter)) => (Action::Reply, counter as u32),
+            Ok(Verdict::Redirect(_)) => (Action::Redirect, Counter::Redirected as u32),
             Err(reject) => (Action::Drop, reject as u32),
         };
         Outcome { action, counted: vec![Counter::NAMES[index(counter)]], frame }

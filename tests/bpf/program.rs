@@ -4,7 +4,7 @@ use super::node::Setup;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use netft_common::map::{Counter, name};
+use netft_common::map::{Counter, DataPath, name};
 use std::path::PathBuf;
 
 /// What became of a frame.
@@ -16,6 +16,8 @@ pub enum Action {
     Pass,
     /// XDP_TX.
     Reply,
+    /// XDP_REDIRECT.
+    Redirect,
 }
 
 /// What a run did.
@@ -94,6 +96,13 @@ impl Program {
         }
     }
 
+    /// Says how data is received on an interface.
+    pub fn set_path(&mut self, interface: u32, path: DataPath) {
+        let map = self.ebpf.map_mut(name::PATHS).expect("the object has it");
+        let mut paths: Array<_, u64> = map.try_into().expect("an array");
+        paths.set(interface, path.to_word(), 0).expect("in range");
+    }
+
     /// Words of a slot's `SlotState`, in order.
     pub fn state(&self, slot: u32) -> [u64; 16] {
         self.states.get(&slot, 0).expect("slot")
@@ -127,6 +136,7 @@ impl Program {
             1 => Action::Drop,
             2 => Action::Pass,
             3 => Action::Reply,
+            4 => Action::Redirect,
             other => panic!("action {other}"),
         };
         let grown = before.iter().zip(self.counts()).zip(Counter::NAMES);

@@ -128,10 +128,17 @@ fn versions_kinds_and_lengths_are_judged() {
     assert_eq!(malformed(39, 97), Some(Malformed::Truncated), "UDP length");
     assert_eq!(malformed(17, 115), Some(Malformed::Truncated), "IP length");
     assert_eq!(malformed(17, 10), Some(Malformed::Truncated), "IP length below its header");
-    for kind in [kind::HELLO, kind::DATA] {
+    for kind in [kind::HELLO, kind::DATA, kind::PROBE] {
         let mut bytes = plain4();
         bytes[47] = kind;
-        assert_eq!(class(&bytes), Class::Userspace);
+        if kind == kind::HELLO {
+            assert_eq!(class(&bytes), Class::Userspace);
+        } else {
+            assert!(matches!(class(&bytes), Class::Data(found) if found.message == 42), "{kind}");
+            // The first fragment of a larger datagram: only the kernel can put it together.
+            bytes[20] |= 0x20;
+            assert_eq!(class(&bytes), Class::Userspace);
+        }
         assert!(matches!(class(&bytes[..70]), Class::Malformed(_, Malformed::Truncated)));
     }
 }

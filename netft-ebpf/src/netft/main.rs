@@ -1,4 +1,4 @@
-//! netft's XDP program: answers heartbeat legs, passes everything that isn't netft's.
+//! netft's XDP program: answers heartbeat legs, gives data to AF_XDP sockets, passes everything that isn't netft's.
 //!
 //! Only this file knows XDP actions. What to do with a frame is decided by [`netft_common::receive`], which is
 //! tested as plain Rust; here are the maps it reads ([`maps`]) and the frame it reads from ([`frame`]).
@@ -9,20 +9,25 @@
 mod frame;
 mod maps;
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use frame::XdpFrame;
 use maps::Maps;
+use netft_common::map::Counter;
 use netft_common::receive::{Verdict, receive};
 
 /// Entry point, on every interface that netft uses.
 #[xdp]
 pub fn netft(context: XdpContext) -> u32 {
-    let (action, counter) = match receive(&mut XdpFrame::new(&context), &Maps) {
+    let (action, counter) = match receive(&mut XdpFrame::new(&context), &Maps::new(&context)) {
         Ok(Verdict::Pass(counter)) => (XDP_PASS, counter as u32),
         Ok(Verdict::Consume(counter)) => (XDP_DROP, counter as u32),
         Ok(Verdict::Reply(counter)) => (XDP_TX, counter as u32),
+        Ok(Verdict::Redirect(index)) => match maps::redirect(index) {
+            true => (XDP_REDIRECT, Counter::Redirected as u32),
+            false => (XDP_PASS, Counter::FellThrough as u32),
+        },
         Err(reject) => (XDP_DROP, reject as u32),
     };
     maps::count(counter);

@@ -1,14 +1,19 @@
 //! The maps, with the layouts of `netft_common::map`.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
 use core::ptr;
 use core::sync::atomic::AtomicU64;
 use netft_common::heartbeat::Tables;
-use netft_common::map::{Counter, EngineState, MAX_NODES, MAX_SLOTS, NodeConfig, SlotConfig, SlotState};
+use netft_common::map::{
+    Counter, DataPath, EngineState, MAX_INTERFACES, MAX_NODES, MAX_QUEUES, MAX_SLOTS, NodeConfig, SlotConfig,
+    SlotState,
+};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Addresses of one node: two families on every interface, and room for more.
@@ -30,10 +35,25 @@ static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::ne
 #[btf_map]
 static LOCAL: HashMap<[u8; 16], u32, MAX_ADDRESSES> = HashMap::new();
 
-/// The maps as the heartbeat logic wants to see them.
-pub struct Maps;
+#[btf_map]
+static PATHS: Array<u64, { MAX_INTERFACES as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static SOCKETS: XskMap<{ (MAX_INTERFACES * MAX_QUEUES) as usize }> = XskMap::new();
 
-impl Tables for Maps {
+/// The maps, and where the frame came in, as the logic wants to see them.
+pub struct Maps<'a> {
+    context: &'a XdpContext,
+}
+
+impl<'a> Maps<'a> {
+    /// For this run of the program.
+    #[inline(always)]
+    pub fn new(context: &'a XdpContext) -> Self {
+        Self { context }
+    }
+}
+
+impl Tables for Maps<'_> {
     #[inline(always)]
     fn node(&self) -> Option<&NodeConfig> {
         NODE.get(0)
@@ -74,6 +94,21 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn path(&self, interface: u16) -> DataPath {
+        // SAFETY: a reference is valid for reads; an aligned u64 is read whole. Volatile, as the engine writes it.
+        PATHS.get(interface.into()).map_or(DataPath::default(), |word| {
+            DataPath::from_word(unsafe { ptr::read_volatile(word) })
+        })
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> (u32, u32) {
+        let context = self.context.ctx;
+        // SAFETY: the context is valid for as long as the program runs.
+        unsafe { ((*context).ingress_ifindex, (*context).rx_queue_index) }
+    }
+
+    #[inline(always)]
     fn load(&self, word: &AtomicU64) -> u64 {
         // SAFETY: a reference is valid for reads; an aligned u64 is read whole. Volatile, as others write it.
         unsafe { ptr::read_volatile(word.as_ptr()) }
@@ -101,6 +136,12 @@ impl Tables for Maps {
         }
         found == seen
     }
+}
+
+/// Gives the frame to an AF_XDP socket; says whether there is one.
+#[inline(always)]
+pub fn redirect(index: u32) -> bool {
+    SOCKETS.redirect(index, XDP_PASS.into()).is_ok()
 }
 
 /// Adds one to a counter of this CPU.
