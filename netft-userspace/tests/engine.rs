@@ -9,7 +9,9 @@ use netft_core::membership::{Adapter, Interface, RouteInstall};
 use netft_core::types::{
     LinkState, NodeId, RouteClass, RouteReason, RouteState, Slot, Timing, address_bytes,
 };
-use netft_userspace::engine::{Engine, EngineInput, EngineOptions, InterfaceReport, StopMode, Wait, XdpMode};
+use netft_userspace::engine::{
+    DatapathOptions, Engine, EngineInput, EngineOptions, InterfaceReport, StopMode, Wait, XdpMode,
+};
 use netft_userspace::{netlink, sys};
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -67,6 +69,7 @@ impl Node {
                 engine_timeout_ns: 250_000_000,
                 damping: DampingConfig::default(),
             },
+            datapath: DatapathOptions::default(),
         }
     }
 

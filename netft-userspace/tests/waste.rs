@@ -6,7 +6,7 @@ use netft_common::map::SlotConfig;
 use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
 use netft_core::types::{NodeId, RouteClass, RouteState, Slot, Timing, address_bytes};
-use netft_userspace::engine::{Engine, EngineOptions, StopMode, Wait};
+use netft_userspace::engine::{DatapathOptions, Engine, EngineOptions, StopMode, Wait};
 use netft_userspace::sys::allocator::{Counting, allocations};
 use netft_userspace::{netlink, sys};
 use std::collections::BTreeMap;
@@ -68,6 +68,7 @@ impl Node {
                 engine_timeout_ns: 250_000_000,
                 damping: DampingConfig::default(),
             },
+            datapath: DatapathOptions::default(),
         };
         let mut engine = Engine::start(options).await.unwrap();
         let interface = interface().await;

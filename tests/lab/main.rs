@@ -6,6 +6,7 @@
 
 mod adapter;
 mod cluster;
+mod datapath;
 mod failover;
 mod hostile;
 mod lifecycle;

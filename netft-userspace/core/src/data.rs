@@ -1,14 +1,18 @@
-//! Cluster traffic: one Ethernet frame in one datagram, sealed per peer and direction. Runs on the data thread;
-//! nothing here allocates after the peers are set.
+//! Cluster traffic: one Ethernet frame in one datagram, sealed per peer and direction. Runs on the data threads, which
+//! share the sessions; nothing here allocates after the peers are set.
 
-use crate::types::{Nanos, NodeId};
+use crate::types::{Nanos, NodeId, Slot};
 use crate::window::Window;
 use netft_common::map::MAX_NODES;
 use netft_common::siphash::Stream;
-use netft_common::wire::{self, Header};
+use netft_common::wire::{self, Header, PROBE_LEN, flags, kind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes to leave free before a frame so that it can be sealed in place.
 pub const HEADROOM: usize = size_of::<wire::Data>();
+/// A probe as it is on the wire.
+pub type ProbeDatagram = [u8; HEADROOM + PROBE_LEN];
 
 /// The keys of one peer's session, from [`crate::membership::RouteInstall`] (equal on all its routes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,25 +86,63 @@ impl DataReject {
 #[error("no session with node {0}")]
 pub struct NoSession(pub NodeId);
 
-/// Seals and opens frames of all peers.
+/// A datagram that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened<'a> {
+    /// Who sent it.
+    pub peer: NodeId,
+    /// Our slot of the route that it names; whether it is the route it came by is for the caller to see.
+    pub slot: Option<Slot>,
+    /// What is in it.
+    pub message: Message<'a>,
+}
+
+/// What is in a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// An Ethernet frame.
+    Frame(&'a [u8]),
+    /// A self-test.
+    Probe(Probe),
+}
+
+/// A self-test of the way that data takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// To be answered with the same number.
+    Solicit(u64),
+    /// The answer.
+    Answer(u64),
+}
+
+/// Seals and opens frames of all peers. One per data thread: those made by [`Self::clone`] share the numbering, and the
+/// sessions that are handed from one to the other ([`Self::session`], [`Self::share`]).
 ///
 /// A restarted daemon knows no window: what was received before the restart could be replayed to it until the session
 /// changes. Sequences of what it sends never repeat.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DataPlane {
     cluster_id: u32,
     own: NodeId,
-    high_water: u64,
-    sessions: Vec<Option<Box<Session>>>,
+    high_water: Arc<AtomicU64>,
+    sessions: Vec<Option<Arc<Session>>>,
 }
 
+/// What all data threads need of one peer.
 #[derive(Debug)]
-struct Session {
+pub struct Session {
     keys: DataKeys,
-    next_sequence: u64,
-    window: Window,
+    next_sequence: AtomicU64,
+    window: Mutex<Window>,
     /// Whether there are routes to the peer. What has none keeps its window: the same keys may come back.
-    connected: bool,
+    connected: AtomicBool,
+}
+
+impl Session {
+    /// Held for some nanoseconds, never while a tag is computed.
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl DataPlane {
@@ -109,72 +151,111 @@ impl DataPlane {
     /// what a daemon that could store nothing has used.)
     pub fn new(cluster_id: u32, own: NodeId, stored: u64, now: Nanos) -> Self {
         let sessions = (0..MAX_NODES).map(|_| None).collect();
-        Self { cluster_id, own, high_water: stored.max(now), sessions }
+        Self { cluster_id, own, high_water: Arc::new(AtomicU64::new(stored.max(now))), sessions }
     }
 
     /// A peer's session. Idempotent: with the same keys its sequence and window stay.
     pub fn set_peer(&mut self, peer: NodeId, keys: DataKeys) {
-        let next_sequence = self.high_water.saturating_add(1);
+        let next_sequence = AtomicU64::new(self.high_water().saturating_add(1));
         let slot = &mut self.sessions[usize::from(peer.get())];
         match slot {
-            Some(session) if session.keys == keys => session.connected = true,
+            Some(session) if session.keys == keys => session.connected.store(true, Relaxed),
             _ => {
-                *slot =
-                    Some(Box::new(Session { keys, next_sequence, window: Window::new(), connected: true }));
+                let (window, connected) = (Mutex::new(Window::new()), AtomicBool::new(true));
+                *slot = Some(Arc::new(Session { keys, next_sequence, window, connected }));
             }
         }
     }
 
-    /// Ends a peer's session. If it goes on with the same keys, what was received before stays a replay.
+    /// A peer's session, for another thread's [`Self::share`].
+    pub fn session(&self, peer: NodeId) -> Option<Arc<Session>> {
+        self.sessions[usize::from(peer.get())].clone()
+    }
+
+    /// Uses a session that another thread uses as well.
+    pub fn share(&mut self, peer: NodeId, session: Arc<Session>) {
+        self.sessions[usize::from(peer.get())] = Some(session);
+    }
+
+    /// Ends a peer's session, for all threads that share it. If it goes on with the same keys, what was received before
+    /// stays a replay.
     pub fn remove_peer(&mut self, peer: NodeId) {
-        if let Some(session) = &mut self.sessions[usize::from(peer.get())] {
-            session.connected = false;
+        if let Some(session) = &self.sessions[usize::from(peer.get())] {
+            session.connected.store(false, Relaxed);
         }
     }
 
-    fn session(&mut self, id: u16) -> Option<&mut Session> {
-        let session = self.sessions.get_mut(usize::from(id))?.as_deref_mut();
-        session.filter(|session| session.connected)
+    fn connected(&self, id: u16) -> Option<&Session> {
+        let session = self.sessions.get(usize::from(id))?.as_deref();
+        session.filter(|session| session.connected.load(Relaxed))
     }
 
     /// Seals in place: `datagram` is [`HEADROOM`] bytes of any content, then the frame. Afterwards it is ready for
     /// the wire. Store [`Self::high_water`] in the map afterwards (once per batch is enough, before sending it).
     pub fn seal(&mut self, peer: NodeId, route: &DataRoute, datagram: &mut [u8]) -> Result<(), NoSession> {
-        let (cluster_id, own) = (self.cluster_id, self.own);
-        let session = self.session(peer.get()).ok_or(NoSession(peer))?;
+        self.seal_as(kind::DATA, 0, peer, route, datagram)
+    }
+
+    /// A sealed probe.
+    pub fn probe(
+        &mut self,
+        peer: NodeId,
+        route: &DataRoute,
+        probe: Probe,
+    ) -> Result<ProbeDatagram, NoSession> {
+        let (flags, number) = match probe {
+            Probe::Solicit(number) => (flags::SOLICIT, number),
+            Probe::Answer(number) => (0, number),
+        };
+        let mut datagram = [0; HEADROOM + PROBE_LEN];
+        datagram[HEADROOM..].copy_from_slice(&number.to_le_bytes());
+        self.seal_as(kind::PROBE, flags, peer, route, &mut datagram)?;
+        Ok(datagram)
+    }
+
+    fn seal_as(
+        &mut self,
+        kind: u8,
+        flags: u16,
+        peer: NodeId,
+        route: &DataRoute,
+        datagram: &mut [u8],
+    ) -> Result<(), NoSession> {
+        let session = self.connected(peer.get()).ok_or(NoSession(peer))?;
         let (head, frame) = datagram.split_first_chunk_mut::<HEADROOM>().ok_or(NoSession(peer))?;
+        // Nobody sends 2^64 frames.
+        let sequence = session.next_sequence.fetch_add(1, Relaxed);
+        self.high_water.fetch_max(sequence, Relaxed);
         let header = Header {
             magic: wire::MAGIC,
             version: wire::VERSION,
-            kind: wire::kind::DATA,
-            flags: 0,
-            cluster_id,
-            source: own.get(),
+            kind,
+            flags,
+            cluster_id: self.cluster_id,
+            source: self.own.get(),
             destination: peer.get(),
             slot: route.remote_slot,
             key_epoch: session.keys.key_epoch,
-            sequence: session.next_sequence,
+            sequence,
         };
-        session.next_sequence = session.next_sequence.saturating_add(1);
         let tag = tag(session.keys.send, &route.local, &route.remote, &header, frame);
         head.copy_from_slice(bytemuck::bytes_of(&wire::Data { header, tag }));
-        self.high_water = self.high_water.max(header.sequence);
         Ok(())
     }
 
-    /// Opens what arrived at `local` from `remote` (`types::address_bytes`): who sent it, and the frame in it.
+    /// Opens what arrived at `local` from `remote` (`types::address_bytes`).
     pub fn open<'a>(
         &mut self,
         local: [u8; 16],
         remote: [u8; 16],
         datagram: &'a [u8],
-    ) -> Result<(NodeId, &'a [u8]), DataReject> {
+    ) -> Result<Opened<'a>, DataReject> {
         let (head, frame) = datagram.split_first_chunk::<HEADROOM>().ok_or(DataReject::Malformed)?;
         let wire::Data { header, tag: theirs } = bytemuck::pod_read_unaligned(head);
         let table = [
             (header.magic == wire::MAGIC, DataReject::Malformed),
             (header.version == wire::VERSION, DataReject::Version),
-            (header.kind == wire::kind::DATA, DataReject::Malformed),
+            (matches!(header.kind, kind::DATA | kind::PROBE), DataReject::Malformed),
             (header.cluster_id == self.cluster_id, DataReject::OtherCluster),
             (header.destination == self.own.get(), DataReject::Destination),
         ];
@@ -182,25 +263,38 @@ impl DataPlane {
             return Err(reject);
         }
         let peer = NodeId::new(header.source).ok_or(DataReject::Source)?;
-        let session = self.session(header.source).ok_or(DataReject::Source)?;
+        let session = self.connected(header.source).ok_or(DataReject::Source)?;
         if header.key_epoch != session.keys.key_epoch {
             return Err(DataReject::Epoch);
         }
-        if !session.window.is_new(header.sequence) {
+        let message = message(&header, frame).ok_or(DataReject::Malformed)?;
+        if !session.window().is_new(header.sequence) {
             return Err(DataReject::Replay);
         }
         // One comparison of two words: there is no prefix whose length the time it takes could tell.
         if tag(session.keys.receive, &remote, &local, &header, frame) != theirs {
             return Err(DataReject::Tag);
         }
-        session.window.accept(header.sequence);
-        Ok((peer, frame))
+        // Another thread may have opened a copy of it meanwhile.
+        if !session.window().accept(header.sequence) {
+            return Err(DataReject::Replay);
+        }
+        Ok(Opened { peer, slot: Slot::new(header.slot), message })
     }
 
     /// No sequence above this was used yet.
     pub fn high_water(&self) -> u64 {
-        self.high_water
+        self.high_water.load(Relaxed)
     }
+}
+
+fn message<'a>(header: &Header, rest: &'a [u8]) -> Option<Message<'a>> {
+    if header.kind == kind::DATA {
+        return Some(Message::Frame(rest));
+    }
+    let number = u64::from_le_bytes(rest.try_into().ok()?);
+    let solicits = header.flags & flags::SOLICIT != 0;
+    Some(Message::Probe(if solicits { Probe::Solicit(number) } else { Probe::Answer(number) }))
 }
 
 fn tag(key: [u64; 2], source: &[u8; 16], destination: &[u8; 16], header: &Header, frame: &[u8]) -> u64 {
@@ -278,7 +372,7 @@ mod tests {
         datagram
     }
 
-    fn open<'a>(plane: &mut DataPlane, datagram: &'a [u8]) -> Result<(NodeId, &'a [u8]), DataReject> {
+    fn open<'a>(plane: &mut DataPlane, datagram: &'a [u8]) -> Result<Opened<'a>, DataReject> {
         plane.open(ROUTE.remote, ROUTE.local, datagram)
     }
 
@@ -286,7 +380,8 @@ mod tests {
     fn a_frame_arrives_once_as_it_was_sent() {
         let (mut a, mut b) = ends(0, 0);
         let datagram = sealed(&mut a, b"frame");
-        assert_eq!(open(&mut b, &datagram), Ok((node(1), &b"frame"[..])));
+        let opened = Opened { peer: node(1), slot: Slot::new(3), message: Message::Frame(b"frame") };
+        assert_eq!(open(&mut b, &datagram), Ok(opened));
         assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
     }
 
@@ -329,6 +424,41 @@ mod tests {
         assert_eq!(reject(|h| h.key_epoch = 6), DataReject::Epoch);
         assert_eq!(reject(|h| h.sequence += 1), DataReject::Tag);
         assert_eq!(open(&mut b, b""), Err(DataReject::Malformed));
+    }
+
+    #[test]
+    fn probes_are_sealed_like_frames_and_told_apart() {
+        let (mut a, mut b) = ends(0, 0);
+        for probe in [Probe::Solicit(u64::MAX - 7), Probe::Answer(7)] {
+            let datagram = a.probe(node(2), &ROUTE, probe).unwrap();
+            for at in 0..datagram.len() {
+                let mut changed = datagram;
+                changed[at] ^= 1;
+                assert!(open(&mut b, &changed).is_err(), "byte {at}");
+            }
+            assert!(open(&mut b, &datagram[..datagram.len() - 1]).is_err());
+            assert_eq!(open(&mut b, &datagram).unwrap().message, Message::Probe(probe));
+            assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
+        }
+    }
+
+    #[test]
+    fn threads_share_numbering_and_window() {
+        let (mut a, mut b) = ends(0, 0);
+        let (mut other_a, mut other_b) = (a.clone(), b.clone());
+        let first = sealed(&mut a, b"x");
+        let second = sealed(&mut other_a, b"x");
+        assert_ne!(first, second, "another sequence");
+        assert_eq!(a.high_water(), other_a.high_water());
+        assert!(open(&mut b, &first).is_ok());
+        assert_eq!(open(&mut other_b, &first), Err(DataReject::Replay));
+        assert!(open(&mut other_b, &second).is_ok());
+        // A new session reaches the other thread when it is shared.
+        let keys = DataKeys { key_epoch: 6, send: [1, 2], receive: [3, 4] };
+        a.set_peer(node(2), keys);
+        other_a.share(node(2), a.session(node(2)).unwrap());
+        b.set_peer(node(1), DataKeys { key_epoch: 6, send: [3, 4], receive: [1, 2] });
+        assert!(open(&mut b, &sealed(&mut other_a, b"x")).is_ok());
     }
 
     #[test]

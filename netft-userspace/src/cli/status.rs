@@ -1,6 +1,7 @@
 //! `netft status`.
 
 use super::text::{bytes, microseconds, or_dash, seconds, table, word};
+use crate::engine::PathReport;
 use crate::listing::{Counters, Status};
 use std::fmt::Write;
 
@@ -74,18 +75,36 @@ fn interfaces(status: &Status) -> String {
     let mut rows = Vec::new();
     for interface in &status.interfaces {
         let first = interface.addresses.first().cloned();
-        rows.push(vec![interface.name.clone(), word(interface.link), word(interface.xdp), or_dash(first)]);
+        rows.push(vec![
+            interface.name.clone(),
+            word(interface.link),
+            word(interface.xdp),
+            or_dash(interface.path.as_ref().map(ways)),
+            or_dash(first),
+        ]);
         for address in interface.addresses.iter().skip(1) {
-            rows.push(vec![String::new(), String::new(), String::new(), address.clone()]);
+            rows.push(vec![String::new(), String::new(), String::new(), String::new(), address.clone()]);
         }
     }
-    let mut out = table(&["interface", "link", "xdp", "addresses"], rows);
+    let mut out = table(&["interface", "link", "xdp", "data by", "addresses"], rows);
     for interface in &status.interfaces {
         if let Some(note) = &interface.note {
             let _ = writeln!(out, "! {note}");
         }
+        if let Some(path) = &interface.path {
+            let _ = writeln!(out, "{}: {}", interface.name, path.why);
+        }
     }
     out
+}
+
+/// How data travels on an interface: one word if both directions agree.
+fn ways(path: &PathReport) -> String {
+    if path.receive == path.transmit {
+        word(path.receive)
+    } else {
+        format!("in {}, out {}", word(path.receive), word(path.transmit))
+    }
 }
 
 fn nonzero(title: &str, counters: &Counters, wanted: fn(&str) -> bool) -> String {

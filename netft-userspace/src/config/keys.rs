@@ -101,6 +101,18 @@ pub const KEYS: &[Key] = &[
         "A peer whose engine hasn't ticked for this long is engine-stalled, 10ms to 60s.",
     ),
     key(
+        "datapath.path",
+        "\"socket\"",
+        Live,
+        "How cluster traffic travels: \"auto\", \"xdp\" (AF_XDP), \"xdp-generic\" or \"socket\" (the kernel's UDP).",
+    ),
+    key(
+        "datapath.buffers",
+        "\"64MiB\"",
+        Live,
+        "Memory for packets of all AF_XDP sockets together, 1MiB to 16GiB.",
+    ),
+    key(
         "network.*.match",
         "",
         Live,
@@ -164,7 +176,7 @@ pub(super) const LATER: &[(&str, &str)] = &[
     ("node.role", "witness nodes come with virtual IP addresses"),
     ("vip", "virtual IP addresses come in a later version"),
     ("metrics", "metrics come in a later version; `netft status --json` has the numbers"),
-    ("datapath", "this version has one datapath and the policy \"failover\""),
+    ("datapath.policy", "this version has the policy \"failover\""),
 ];
 
 /// Whether `path` is `pattern`, or lies above it (a table on the way to it).

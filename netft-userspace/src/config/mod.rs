@@ -18,9 +18,9 @@ pub(crate) use keys::position;
 pub use keys::{Applies, KEYS, Key};
 pub(crate) use read::own_host_name;
 pub use secret::{Secret, SecretError};
-pub use units::{format_duration, parse_duration};
+pub use units::{format_duration, format_size, parse_duration, parse_size};
 
-use crate::engine::Wait;
+use crate::engine::{DatapathOptions, Wait};
 use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{MembershipConfig, NetworkOverride, PeerConfig};
 use netft_core::types::{Nanos, NodeId, Timing};
@@ -61,6 +61,8 @@ pub struct Config {
     pub cross_site: Timing,
     /// `engine.*`.
     pub engine: EngineConfig,
+    /// `datapath.*`.
+    pub datapath: DatapathOptions,
     /// `network.NAME.*`, in the order of the file.
     pub networks: Vec<NetworkOverride>,
     /// `routes.history`: records kept per route.
@@ -210,6 +212,8 @@ impl Config {
         entries.push(("engine.priority".into(), json!(self.engine.priority.unwrap_or(0))));
         entries.push(("engine.cpus".into(), json!(self.engine.cpus)));
         entries.push(("engine.timeout".into(), json!(format_duration(self.engine.timeout_ns))));
+        entries.push(("datapath.path".into(), json!(self.datapath.path)));
+        entries.push(("datapath.buffers".into(), json!(format_size(self.datapath.buffers))));
         for network in &self.networks {
             let name = &network.name;
             entries.push((format!("network.{name}.match"), json!(network.matches)));

@@ -1,9 +1,9 @@
 //! From TOML text to a [`Config`]: every key is looked up in the table, every value judged where it stands.
 
 use super::keys::{self, Fit, LATER};
-use super::units::parse_duration;
+use super::units::{parse_duration, parse_size};
 use super::{Config, EngineConfig, Problem};
-use crate::engine::Wait;
+use crate::engine::{DatapathOptions, PathWish, Wait};
 use netft_common::wire::{IFNAME_LEN, NAME_LEN};
 use netft_core::detect::DampingConfig;
 use netft_core::membership::{NetworkOverride, PeerConfig, Role};
@@ -18,6 +18,8 @@ use toml::de::{DeTable, DeValue};
 const MS: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
 const DELAY_NS: RangeInclusive<Nanos> = 50_000..=10 * SECOND;
+const MIB: u64 = 1 << 20;
+const BUFFERS: RangeInclusive<u64> = MIB..=16 << 30;
 const THRESHOLD: RangeInclusive<u64> = 2..=1000;
 
 /// Everything in `text`, or everything wrong with it.
@@ -71,6 +73,7 @@ fn defaults(file: &Path) -> Config {
             cpus: Vec::new(),
             timeout_ns: 250 * MS,
         },
+        datapath: DatapathOptions::default(),
         networks: Vec::new(),
         route_history: 64,
         up_after: 3,
@@ -225,6 +228,14 @@ impl Reader<'_> {
             ["engine", "cpus"] => config.engine.cpus = cpus(value)?,
             ["engine", "timeout"] => {
                 config.engine.timeout_ns = duration(value, 10 * MS..=60 * SECOND, "10ms to 60s")?;
+            }
+            ["datapath", "path"] => config.datapath.path = path(string(value)?)?,
+            ["datapath", "buffers"] => {
+                let text = string(value)?;
+                config.datapath.buffers = parse_size(text)?;
+                if !BUFFERS.contains(&config.datapath.buffers) {
+                    return Err(format!("\"{text}\" is out of range: use 1MiB to 16GiB"));
+                }
             }
             ["network", network, key] => {
                 let found = config.networks.iter_mut().find(|n| n.name == *network);
@@ -505,6 +516,18 @@ fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
         Ok(path)
     } else {
         Err(format!("\"{text}\" is relative: write the whole path, from /"))
+    }
+}
+
+fn path(text: &str) -> Result<PathWish, String> {
+    match text {
+        "auto" => Ok(PathWish::Auto),
+        "xdp" => Ok(PathWish::Xdp),
+        "xdp-generic" => Ok(PathWish::XdpGeneric),
+        "socket" => Ok(PathWish::Socket),
+        other => Err(format!(
+            "\"{other}\" is not a data path: use \"auto\", \"xdp\", \"xdp-generic\" or \"socket\""
+        )),
     }
 }
 

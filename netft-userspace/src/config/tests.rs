@@ -48,6 +48,9 @@ fn every_key_is_read() {
         priority = 0
         cpus = [1, 2]
         timeout = "500ms"
+        [datapath]
+        path = "xdp-generic"
+        buffers = "1GiB"
         [routes]
         history = 5
         up_after = 7
@@ -123,8 +126,26 @@ fn each_mistake_is_one_sentence_with_line_and_remedy() {
         (
             "[datapath]\npolicy=\"spread\"",
             at(
-                6,
-                "datapath is not available in this version (this version has one datapath and the policy \"failover\"): remove it",
+                7,
+                "datapath.policy is not available in this version (this version has the policy \"failover\"): remove it",
+            ),
+        ),
+        (
+            "[datapath]\npath=\"fast\"",
+            at(
+                7,
+                "datapath.path: \"fast\" is not a data path: use \"auto\", \"xdp\", \"xdp-generic\" or \"socket\"",
+            ),
+        ),
+        (
+            "[datapath]\nbuffers=\"1KiB\"",
+            at(7, "datapath.buffers: \"1KiB\" is out of range: use 1MiB to 16GiB"),
+        ),
+        (
+            "[datapath]\nbuffers=\"64MB\"",
+            at(
+                7,
+                "datapath.buffers: \"64MB\" is not a size: write a whole number and a unit, like \"64MiB\"",
             ),
         ),
         // wrong values

@@ -1,4 +1,4 @@
-//! Durations as people write them: `"200us"`, `"1ms"`, `"1.5s"`.
+//! Durations and sizes as people write them: `"200us"`, `"1ms"`, `"1.5s"`; `"64MiB"`.
 
 use netft_core::types::Nanos;
 
@@ -41,9 +41,38 @@ pub fn format_duration(ns: Nanos) -> String {
     format!("{}{unit}", ns / scale)
 }
 
+const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// Bytes of `text`, or a sentence fragment that says how to write it.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let how = || format!("\"{text}\" is not a size: write a whole number and a unit, like \"64MiB\"");
+    let trimmed = text.trim();
+    let unit_at = trimmed.find(|c: char| !c.is_ascii_digit()).ok_or_else(how)?;
+    let (number, unit) = trimmed.split_at(unit_at);
+    let scale = SIZES.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(how)?.1;
+    number.parse::<u64>().map_err(|_| how())?.checked_mul(scale).ok_or_else(how)
+}
+
+/// The shortest form with a whole number.
+pub fn format_size(bytes: u64) -> String {
+    let (unit, scale) = SIZES.iter().find(|(_, scale)| bytes.is_multiple_of(*scale)).unwrap_or(&("B", 1));
+    format!("{}{unit}", bytes / scale)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_read_as_people_write_them() {
+        for (text, bytes) in [("64MiB", 64 << 20), ("1 GiB", 1 << 30), ("1536KiB", 1536 << 10), ("7B", 7)] {
+            assert_eq!(parse_size(text), Ok(bytes));
+            assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+        }
+        for text in ["", "64", "MiB", "64MB", "1.5GiB", "-1MiB", "99999999999999999999B", "17179869184GiB"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_read_as_people_write_them() {

@@ -30,6 +30,7 @@ impl Daemon {
         let now = crate::sys::boottime();
         self.membership.reconfigure(now, effective.membership()).map_err(|error| error.to_string())?;
         self.engine.configure(effective.detector());
+        self.engine.set_datapath(effective.datapath);
         self.record.limit(effective.event_history, effective.route_history);
         self.config = effective;
         // Peers may have other addresses, which other local addresses lead to.

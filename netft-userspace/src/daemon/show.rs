@@ -65,6 +65,9 @@ impl Daemon {
                 bytes_sent: stats.bytes_sent,
                 frames_received: stats.frames_received,
                 bytes_received: stats.bytes_received,
+                xdp_sent: stats.bypass_sent,
+                xdp_received: stats.bypass_received,
+                buffer_bytes: self.engine.paths().iter().map(|path| path.buffer_bytes).sum(),
                 drops: stats.drops.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
             },
             counters: counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
@@ -80,6 +83,7 @@ impl Daemon {
     }
 
     fn interface_statuses(&self) -> Vec<InterfaceStatus> {
+        let paths = self.engine.paths();
         let report = |name: &str| self.reports.iter().find(|report| report.name == name);
         self.interfaces
             .iter()
@@ -94,6 +98,7 @@ impl Daemon {
                 addresses: interface.addresses.iter().map(|(ip, len)| format!("{ip}/{len}")).collect(),
                 mtu: interface.mtu,
                 speed_mbps: (interface.speed_mbps != 0).then_some(interface.speed_mbps),
+                path: paths.iter().find(|path| path.interface == interface.name).cloned(),
             })
             .collect()
     }
@@ -136,6 +141,7 @@ impl Daemon {
     /// `netft networks`.
     pub(super) fn networks(&self) -> Networks {
         let routes = self.routes(false, None).routes;
+        let paths = self.engine.paths();
         let networks = self.membership.networks().into_iter().map(|network| {
             let over: Vec<Route> =
                 routes.iter().filter(|route| route.network == network.name).cloned().collect();
@@ -154,6 +160,11 @@ impl Daemon {
                 role: network.role,
                 metric: network.metric,
                 state,
+                paths: paths
+                    .iter()
+                    .filter(|path| network.interfaces.contains(&path.interface))
+                    .cloned()
+                    .collect(),
                 interfaces: network.interfaces,
                 routes_up: tally.up,
                 routes: tally.total,

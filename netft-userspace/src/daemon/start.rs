@@ -80,6 +80,7 @@ impl Daemon {
             adapter_name: config.adapter_name.clone(),
             adapter: seed.adapter(),
             detector: config.detector(),
+            datapath: config.datapath,
         })
         .await?;
         let server = match Server::bind(&config.socket, config.group.as_deref(), asked) {

@@ -2,16 +2,17 @@
 
 use crate::mmap::Mapped;
 use crate::sys;
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, XskMap};
 use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use netft_common::map::{
-    Counter, EngineState, LAYOUT_VERSION, MAX_NODES, MAX_SLOTS, NodeConfig, SlotConfig, SlotState, name,
+    Counter, EngineState, LAYOUT_VERSION, MAX_INTERFACES, MAX_NODES, MAX_QUEUES, MAX_SLOTS, NodeConfig,
+    SlotConfig, SlotState, name,
 };
 use netft_core::types::NodeId;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +25,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// What it takes to load programs and to attach them to interfaces (capabilities(7)).
 const CAPABILITIES: [(u32, &str); 3] = [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON")];
 /// Every pinned map: name, bytes of a value, entries (0 = not checked).
-const MAPS: [(&str, usize, u32); 7] = [
+const MAPS: [(&str, usize, u32); 9] = [
     (name::NODE, size_of::<NodeConfig>(), 1),
     (name::ENGINE, size_of::<EngineState>(), 1),
     (name::SLOTS, size_of::<SlotConfig>(), MAX_SLOTS),
@@ -32,6 +33,8 @@ const MAPS: [(&str, usize, u32); 7] = [
     (name::ACTIVE, size_of::<u64>(), MAX_NODES),
     (name::COUNTERS, size_of::<u64>(), Counter::COUNT),
     (name::LOCAL, 16, 0),
+    (name::PATHS, size_of::<u64>(), MAX_INTERFACES),
+    (name::SOCKETS, size_of::<u32>(), MAX_INTERFACES * MAX_QUEUES),
 ];
 
 /// Why maps and program couldn't be had.
@@ -215,6 +218,8 @@ pub struct SharedMaps {
     pub states: Mapped<SlotState>,
     /// Active-route words by node id.
     pub active: Mapped<AtomicU64>,
+    /// How data is received, by interface number.
+    pub paths: Mapped<AtomicU64>,
 }
 
 impl SharedMaps {
@@ -251,6 +256,16 @@ pub enum Origin {
     Adopted,
 }
 
+/// AF_XDP sockets by queue, for XDP to find them. The kernel takes one out when it is closed.
+pub struct SocketMap(XskMap<MapData>);
+
+impl SocketMap {
+    /// Tells XDP of a socket.
+    pub fn set(&mut self, index: u32, socket: RawFd) -> io::Result<()> {
+        self.0.set(index, socket, 0).map_err(io::Error::other)
+    }
+}
+
 /// Program and maps, ready.
 pub struct Loaded {
     ebpf: Ebpf,
@@ -258,6 +273,8 @@ pub struct Loaded {
     pub shared: std::sync::Arc<SharedMaps>,
     counters: PerCpuArray<MapData, u64>,
     local: HashMap<MapData, [u8; 16], u32>,
+    /// AF_XDP sockets.
+    pub sockets: SocketMap,
     /// Where the maps come from.
     pub origin: Origin,
 }
@@ -293,12 +310,17 @@ impl Loaded {
             slots: mapped(&ebpf, name::SLOTS, MAX_SLOTS)?,
             states: mapped(&ebpf, name::STATES, MAX_SLOTS)?,
             active: mapped(&ebpf, name::ACTIVE, MAX_NODES)?,
+            paths: mapped(&ebpf, name::PATHS, MAX_INTERFACES)?,
         };
+        // Sockets of an earlier daemon are gone.
+        (0..shared.paths.len()).for_each(|interface| shared.paths.get(interface).store(0, Ordering::Release));
         let take = |ebpf: &mut Ebpf, name| ebpf.take_map(name).ok_or(MapsError::Object(name));
         let counters = take(&mut ebpf, name::COUNTERS)?;
         let counters = PerCpuArray::try_from(counters).map_err(|_| MapsError::Object(name::COUNTERS))?;
         let local = take(&mut ebpf, name::LOCAL)?;
         let local = HashMap::try_from(local).map_err(|_| MapsError::Object(name::LOCAL))?;
+        let sockets = take(&mut ebpf, name::SOCKETS)?;
+        let sockets = SocketMap(XskMap::try_from(sockets).map_err(|_| MapsError::Object(name::SOCKETS))?);
         if origin != Origin::Adopted {
             let mut boot_nonce = [0; 16];
             getrandom::fill(&mut boot_nonce).map_err(|error| MapsError::Random(error.to_string()))?;
@@ -311,7 +333,7 @@ impl Loaded {
             };
             shared.node.store(0, &node);
         }
-        Ok(Self { ebpf, shared: std::sync::Arc::new(shared), counters, local, origin })
+        Ok(Self { ebpf, shared: std::sync::Arc::new(shared), counters, local, sockets, origin })
     }
 
     /// The loaded program.

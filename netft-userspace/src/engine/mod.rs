@@ -13,15 +13,18 @@ mod sockets;
 mod types;
 mod views;
 mod xdp;
+mod xsk;
 
 pub use crate::sys::boottime as now;
 pub use adapter::AdapterError;
 pub use maps::MapsError;
 pub use types::{EngineInput, EngineOptions, EngineStats, InterfaceReport, StopMode, Wait, XdpMode};
 pub use xdp::XdpError;
+pub use xsk::{DataWay, DatapathOptions, PathReport, PathWish};
 
 use crate::rtnl::Client;
 use crate::sys;
+use crate::sys::bpf::AttachMode;
 use crate::sys::socket::{Neighbour, SocketAddress, send_to};
 use adapter::NetAdapter;
 use data::Data;
@@ -40,8 +43,10 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use xdp::Attachments;
+use xsk::Bypass;
 
 /// Why the engine can't do what was asked. Every message is a sentence that says how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +88,9 @@ pub enum EngineError {
     },
 }
 
+/// Between interfaces whose program is attached anew.
+const REATTACH_PAUSE: Duration = Duration::from_millis(50);
+
 /// The running engine. Dropping it is [`StopMode::Keep`].
 #[derive(Debug)]
 pub struct Engine {
@@ -91,6 +99,7 @@ pub struct Engine {
     // Fields are dropped in this order: first the threads.
     detection: Detection,
     data: Data,
+    bypass: Bypass,
     adapter: NetAdapter,
     sockets: Sockets,
     attachments: Attachments,
@@ -103,6 +112,8 @@ pub struct Engine {
     adopted: BTreeSet<Slot>,
     routes: BTreeMap<Slot, RouteInstall>,
     interfaces: BTreeMap<InterfaceNumber, (u32, LinkState)>,
+    /// Hardware addresses of them.
+    macs: BTreeMap<InterfaceNumber, [u8; 6]>,
 }
 
 /// Ends the process when the thread that owns it panics. A daemon without that thread is worse than none: systemd
@@ -153,6 +164,7 @@ impl Engine {
         let control = Arc::new(sys::event_fd().map_err(EngineError::Threads)?);
         let stored = maps.engine_state().persistent[0].load(Ordering::Acquire);
         let data = Data::start(data::Setup {
+            cluster_id: options.cluster_id,
             tap: adapter.tap(),
             maps: Arc::clone(maps),
             plane: DataPlane::new(options.cluster_id, options.node_id, stored, now()),
@@ -170,6 +182,7 @@ impl Engine {
         })
         .map_err(EngineError::Threads)?;
         notes.extend(thread_notes);
+        let bypass = Bypass::new(options.datapath, Arc::clone(&control));
         let events = sys::register(control).map_err(EngineError::Threads)?;
         let netlink = Client::new().map_err(EngineError::Threads)?;
         adapter.keep()?;
@@ -179,6 +192,7 @@ impl Engine {
             notes,
             detection,
             data,
+            bypass,
             adapter,
             sockets: Sockets::default(),
             attachments,
@@ -190,6 +204,7 @@ impl Engine {
             adopted,
             routes: BTreeMap::new(),
             interfaces: BTreeMap::new(),
+            macs: BTreeMap::new(),
         })
     }
 
@@ -226,12 +241,14 @@ impl Engine {
     pub fn set_interfaces(&mut self, interfaces: &[Interface], at_ns: Nanos) -> Vec<InterfaceReport> {
         let mut reports: Vec<InterfaceReport> =
             interfaces.iter().map(|interface| self.attach(interface)).collect();
-        let usable: Vec<&Interface> = interfaces
+        let usable: Vec<(&Interface, XdpMode)> = interfaces
             .iter()
             .zip(&reports)
             .filter(|(_, report)| report.mode != XdpMode::None)
-            .map(|(interface, _)| interface)
+            .map(|(interface, report)| (interface, report.mode))
             .collect();
+        self.bypass.update(&usable, &mut self.data);
+        let usable: Vec<&Interface> = usable.into_iter().map(|(interface, _)| interface).collect();
 
         let addresses = usable.iter().flat_map(|interface| &interface.addresses);
         let addresses: Vec<[u8; 16]> = addresses.map(|(address, _)| address_bytes(*address)).collect();
@@ -259,7 +276,17 @@ impl Engine {
             }
         }
         self.tell_links(&usable, at_ns);
-        self.reinstall(&changes.opened);
+        let macs = usable.iter().map(|interface| (interface.number, interface.mac)).collect();
+        let moved = std::mem::replace(&mut self.macs, macs) != self.macs;
+        let all: Vec<IpAddr> = if moved {
+            usable
+                .iter()
+                .flat_map(|interface| interface.addresses.iter().map(|(address, _)| *address))
+                .collect()
+        } else {
+            changes.opened
+        };
+        self.reinstall(&all);
         for ifindex in self.attachments.interfaces() {
             if !interfaces.iter().any(|interface| interface.ifindex == ifindex)
                 && let Err(error) = self.attachments.detach(&self.folder, ifindex)
@@ -271,11 +298,26 @@ impl Engine {
     }
 
     fn attach(&mut self, interface: &Interface) -> InterfaceReport {
+        let wish = if self.bypass.wants_generic() { AttachMode::Generic } else { AttachMode::Native };
+        let otherwise = self.attachments.is_attached_otherwise(interface.ifindex, wish);
+        if otherwise {
+            // Only one of both is possible at a time, and sockets are of one of both.
+            self.bypass.release(interface.number, &mut self.data);
+            if let Err(error) = self.attachments.detach(&self.folder, interface.ifindex) {
+                self.note(EngineError::Detach { ifindex: interface.ifindex, error }.to_string());
+            }
+        }
         let program = self.loaded.program().map_err(|error| error.to_string());
         let attached = program.and_then(|program| {
             let (ifindex, name) = (interface.ifindex, &interface.name);
-            self.attachments.attach(&self.folder, program, ifindex, name).map_err(|error| error.to_string())
+            self.attachments
+                .attach(&self.folder, program, ifindex, name, wish)
+                .map_err(|error| error.to_string())
         });
+        if otherwise {
+            // Nobody answered heartbeats here for a moment. Its routes must be up again before the next interface's go.
+            std::thread::sleep(REATTACH_PAUSE);
+        }
         let (mode, note) = attached.unwrap_or_else(|error| (XdpMode::None, Some(error)));
         InterfaceReport { name: interface.name.clone(), mode, note, complete: mode != XdpMode::None }
     }
@@ -337,6 +379,17 @@ impl Engine {
         self.detection.send(detection::Command::Detector(DetectorCommand::Configure(detector)));
     }
 
+    /// Other wishes about the data path. They take effect with the next [`Self::set_interfaces`], while data goes on.
+    pub fn set_datapath(&mut self, datapath: DatapathOptions) {
+        self.options.datapath = datapath;
+        self.bypass.set_options(datapath);
+    }
+
+    /// Which way data takes on each interface that has our program, and why.
+    pub fn paths(&self) -> Vec<PathReport> {
+        self.bypass.reports(&self.data.board)
+    }
+
     /// Sends a hello from the socket of its local address. An address without a socket, or a refusal by the kernel, is
     /// an error that only concerns this message: hellos are repeated.
     pub fn send_hello(&mut self, hello: &HelloTransmit) -> Result<(), EngineError> {
@@ -373,6 +426,19 @@ impl Engine {
         if let Ok(hello) = self.data.hellos.pop() {
             let bytes = hello.bytes().to_vec();
             return Some(EngineInput::Hello { local: hello.local, remote: hello.remote, bytes });
+        }
+        for note in self.bypass.take_opened(&mut self.loaded.sockets, &mut self.data) {
+            self.note(note);
+        }
+        if self.data.board.changed.swap(false, Ordering::AcqRel) {
+            let inputs = self.bypass.changes(&self.data.board).into_iter().map(|(worse, text)| match worse {
+                true => EngineInput::Note(text),
+                false => EngineInput::Told(text),
+            });
+            self.pending.extend(inputs);
+        }
+        if let Some(input) = self.pending.pop_front() {
+            return Some(input);
         }
         if self.data.status.adapter_lost.swap(false, Ordering::AcqRel) {
             return Some(EngineInput::Note(self.restore_adapter()));
@@ -426,6 +492,8 @@ impl Engine {
             bytes_sent: data.bytes_sent.load(Ordering::Relaxed),
             frames_received: data.frames_received.load(Ordering::Relaxed),
             bytes_received: data.bytes_received.load(Ordering::Relaxed),
+            bypass_sent: data.bypass_sent.load(Ordering::Relaxed),
+            bypass_received: data.bypass_received.load(Ordering::Relaxed),
             drops: data.drops(),
         }
     }

@@ -1,6 +1,7 @@
 //! Routes of the engine: into the maps for XDP, to the detection thread and to the data thread.
 
 use super::neighbours::{self, Neighbour};
+use super::xsk::Headers;
 use super::{Engine, EngineError, data, detection, now};
 use crate::sys::socket::SocketAddress;
 use netft_common::map::SlotConfig;
@@ -8,7 +9,7 @@ use netft_common::wire::{ENCAPSULATION_BYTES, PORT};
 use netft_core::data::{DataKeys, DataRoute};
 use netft_core::detect::{Adopted, RouteSetup};
 use netft_core::membership::RouteInstall;
-use netft_core::types::{InterfaceNumber, LinkState, NodeId, Slot, address_from_bytes};
+use netft_core::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot, address_from_bytes};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,8 @@ use std::time::Duration;
 const NS_PER_SEQUENCE: u64 = 10_000;
 /// Programs that run on other CPUs have left a slot this long after it was freed; they take microseconds.
 const GRACE: Duration = Duration::from_millis(1);
+/// How long a peer at least counts as reachable after the last sign of it, when it is to witness that a path works.
+const WITNESS_NS: Nanos = 300_000_000;
 /// Smallest MTU that `netft0` gets: below, IPv6 ends (RFC 8200, section 5).
 const SMALLEST_MTU: u16 = 1280;
 
@@ -35,7 +38,7 @@ impl Engine {
         if !same_session(&old, &route.config) {
             if self.routes.remove(&slot).is_some() {
                 self.detection.send(detection::Command::RemoveRoute(slot));
-                self.data.send(data::Command::RemoveRoute(slot));
+                self.data.remove_route(slot);
             }
             self.adopted.remove(&slot);
             if old.generation != 0 {
@@ -57,7 +60,7 @@ impl Engine {
     pub async fn remove_route(&mut self, slot: Slot) {
         self.adopted.remove(&slot);
         self.detection.send(detection::Command::RemoveRoute(slot));
-        self.data.send(data::Command::RemoveRoute(slot));
+        self.data.remove_route(slot);
         self.loaded.shared.slots.store(slot.index(), &SlotConfig::default());
         self.routes.remove(&slot);
         self.sockets.bury();
@@ -113,6 +116,12 @@ impl Engine {
             },
             socket: endpoint.data,
             remote,
+            headers: self
+                .macs
+                .get(&interface)
+                .zip(route.remote_mac.filter(is_unicast))
+                .map(|(own, theirs)| Headers::new(*own, theirs, route.config.local, route.config.remote)),
+            patience_ns: route.timing.delay_ns.saturating_mul(route.timing.threshold.into()).max(WITNESS_NS),
         };
         let keys = DataKeys {
             key_epoch: route.config.key_epoch,
@@ -120,8 +129,7 @@ impl Engine {
             receive: route.data_receive_key,
         };
         let path = detection::Path { config: route.config, socket: endpoint.heartbeat, remote };
-        self.data.send(data::Command::SetKeys(peer, keys));
-        self.data.send(data::Command::SetRoute(slot, data_route));
+        self.data.set_route(slot, data_route, keys);
         self.detection.send(detection::Command::SetRoute(setup, path));
         Ok(())
     }
@@ -169,6 +177,10 @@ fn same_session(old: &SlotConfig, new: &SlotConfig) -> bool {
     old.generation != 0
         && (old.peer, old.local, old.remote) == (new.peer, new.local, new.remote)
         && (old.key_epoch, old.send_key, old.receive_key) == (new.key_epoch, new.send_key, new.receive_key)
+}
+
+fn is_unicast(mac: &[u8; 6]) -> bool {
+    *mac != [0; 6] && mac[0] & 1 == 0
 }
 
 fn interface_number(config: &SlotConfig) -> Option<InterfaceNumber> {

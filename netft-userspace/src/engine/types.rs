@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
+use super::xsk::DatapathOptions;
 use netft_core::detect::{DetectorConfig, DetectorEvent};
 use netft_core::membership::Adapter;
 use netft_core::types::{Nanos, NodeId};
@@ -40,6 +41,8 @@ pub struct EngineOptions {
     pub adapter: Adapter,
     /// The detector's settings.
     pub detector: DetectorConfig,
+    /// How cluster traffic travels.
+    pub datapath: DatapathOptions,
 }
 
 /// How an interface's packets reach the XDP program.
@@ -83,6 +86,8 @@ pub enum EngineInput {
     Detector(DetectorEvent),
     /// One sentence for the log: something of the engine doesn't work as configured.
     Note(String),
+    /// The same, but good news.
+    Told(String),
 }
 
 /// What [`super::Engine::stop`] leaves behind.
@@ -123,6 +128,10 @@ pub struct EngineStats {
     pub frames_received: u64,
     /// Bytes of them.
     pub bytes_received: u64,
+    /// How many of the frames sent went by AF_XDP.
+    pub bypass_sent: u64,
+    /// How many of the frames received came by AF_XDP.
+    pub bypass_received: u64,
     /// Data frames dropped, by reason; all reasons, also those at 0.
     pub drops: Vec<(&'static str, u64)>,
 }

@@ -69,6 +69,7 @@ pub enum XdpError {
 #[derive(Debug)]
 struct Attached {
     link: OwnedFd,
+    wish: AttachMode,
     mode: XdpMode,
     note: Option<String>,
 }
@@ -88,7 +89,7 @@ impl Attachments {
         let own_id = bpf::program_id(program)?;
         let mut notes = Vec::new();
         for entry in folder.entries() {
-            let Some(ifindex) = entry.strip_prefix(PIN_PREFIX).and_then(|index| index.parse().ok()) else {
+            let Some((ifindex, wish)) = parse_pin(&entry) else {
                 continue;
             };
             let link = bpf::open_pin(&folder.path().join(&entry))
@@ -100,7 +101,7 @@ impl Attachments {
                         if let Ok(state) = this.query(ifindex)
                             && state.program == own_id
                         {
-                            this.attached.insert(ifindex, Attached { link, mode: state.mode, note: None });
+                            this.attached.insert(ifindex, Attached { link, wish, mode: state.mode, note: None });
                             continue;
                         }
                     }
@@ -117,7 +118,12 @@ impl Attachments {
         Ok((this, notes))
     }
 
-    /// Attaches `program` to an interface unless it is: native first, generic as fallback. How, and a sentence about
+    /// Whether the program is attached to an interface, but by another wish than this one.
+    pub fn is_attached_otherwise(&self, ifindex: u32, wish: AttachMode) -> bool {
+        self.attached.get(&ifindex).is_some_and(|attached| attached.wish != wish)
+    }
+
+    /// Attaches `program` to an interface unless it is: as wished, generic as fallback. How, and a sentence about
     /// a fallback.
     pub fn attach(
         &mut self,
@@ -125,6 +131,7 @@ impl Attachments {
         program: BorrowedFd<'_>,
         ifindex: u32,
         name: &str,
+        wish: AttachMode,
     ) -> Result<(XdpMode, Option<String>), XdpError> {
         if let Some(attached) = self.attached.get(&ifindex) {
             return Ok((attached.mode, attached.note.clone()));
@@ -138,16 +145,17 @@ impl Attachments {
             let program = bpf::program_name(state.program).unwrap_or_else(|_| "unknown".to_owned());
             return Err(XdpError::Foreign { name: name.to_owned(), id: state.program, program });
         }
-        let (link, mode, note) = match bpf::attach_xdp(program, ifindex, AttachMode::Native) {
-            Ok(link) => (link, XdpMode::Native, None),
+        let (link, mode, note) = match bpf::attach_xdp(program, ifindex, wish) {
+            Ok(link) if wish == AttachMode::Native => (link, XdpMode::Native, None),
+            Ok(link) => (link, XdpMode::Generic, None),
             Err(native) => match bpf::attach_xdp(program, ifindex, AttachMode::Generic) {
                 Ok(link) => (link, XdpMode::Generic, Some(fallback_note(name, &native))),
                 Err(generic) => return Err(XdpError::Refused { name: name.to_owned(), native, generic }),
             },
         };
-        bpf::pin(link.as_fd(), &folder.path().join(pin_name(ifindex)))
+        bpf::pin(link.as_fd(), &folder.path().join(pin_name(ifindex, wish)))
             .map_err(|error| XdpError::Pin { name: name.to_owned(), error })?;
-        self.attached.insert(ifindex, Attached { link, mode, note: note.clone() });
+        self.attached.insert(ifindex, Attached { link, wish, mode, note: note.clone() });
         Ok((mode, note))
     }
 
@@ -159,7 +167,7 @@ impl Attachments {
     /// Takes our program off an interface.
     pub fn detach(&mut self, folder: &PinFolder, ifindex: u32) -> io::Result<()> {
         if let Some(attached) = self.attached.remove(&ifindex) {
-            folder.unpin(&pin_name(ifindex))?;
+            folder.unpin(&pin_name(ifindex, attached.wish))?;
             drop(attached.link);
         }
         Ok(())
@@ -201,11 +209,19 @@ struct LinkXdp {
     mode: XdpMode,
 }
 
-/// Links are pinned by ifindex, because names may contain dots, which bpffs doesn't allow.
-pub(super) const PIN_PREFIX: &str = "link-";
+/// Links are pinned by ifindex, because names may contain dots, which bpffs doesn't allow, and by the wish, so that the
+/// next daemon attaches anew only if it has another one.
+const PIN_PREFIXES: [(&str, AttachMode); 2] =
+    [("link-", AttachMode::Native), ("generic-link-", AttachMode::Generic)];
 
-fn pin_name(ifindex: u32) -> String {
-    format!("{PIN_PREFIX}{ifindex}")
+fn pin_name(ifindex: u32, wish: AttachMode) -> String {
+    let prefix = PIN_PREFIXES.iter().find(|(_, mode)| *mode == wish).map_or("", |(prefix, _)| prefix);
+    format!("{prefix}{ifindex}")
+}
+
+fn parse_pin(entry: &str) -> Option<(u32, AttachMode)> {
+    let parse = |(prefix, wish): (&str, AttachMode)| Some((entry.strip_prefix(prefix)?.parse().ok()?, wish));
+    PIN_PREFIXES.into_iter().find_map(parse)
 }
 
 fn fallback_note(name: &str, error: &io::Error) -> String {

@@ -15,6 +15,7 @@ pub use status::{
 pub use time::{Clock, format_time, parse_time, unix_now_ns};
 
 use crate::config::Change;
+use crate::engine::PathReport;
 use netft_core::membership::{self, Role};
 use netft_core::types::{LinkState, Nanos, NodeState, RouteClass, RouteReason, RouteState};
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,8 @@ pub struct Network {
     pub state: NetworkState,
     /// Interfaces of this node in it.
     pub interfaces: Vec<String>,
+    /// Which way cluster traffic takes on them.
+    pub paths: Vec<PathReport>,
     /// Routes over it that are up.
     pub routes_up: usize,
     /// Routes over it.

@@ -1,7 +1,7 @@
 //! `netft status`: one page about this node.
 
 use super::Adapter;
-use crate::engine::{Wait, XdpMode};
+use crate::engine::{PathReport, Wait, XdpMode};
 use netft_core::types::{LinkState, NodeState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -131,6 +131,8 @@ pub struct InterfaceStatus {
     pub mtu: u32,
     /// Mbit/s; `None` = unknown.
     pub speed_mbps: Option<u32>,
+    /// Which way cluster traffic takes here; `None` without XDP.
+    pub path: Option<PathReport>,
 }
 
 /// How many are up.
@@ -196,6 +198,12 @@ pub struct Data {
     pub frames_received: u64,
     /// Bytes of them.
     pub bytes_received: u64,
+    /// How many of the frames sent went by AF_XDP.
+    pub xdp_sent: u64,
+    /// How many of the frames received came by AF_XDP.
+    pub xdp_received: u64,
+    /// Memory for packets of the AF_XDP sockets, in bytes.
+    pub buffer_bytes: u64,
     /// Frames dropped, by reason.
     pub drops: Counters,
 }

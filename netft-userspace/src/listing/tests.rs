@@ -20,6 +20,24 @@ fn adapter() -> Adapter {
     Adapter { mac: "02:00:00:00:00:01".into(), ipv4, ipv6, mtu: 1386 }
 }
 
+fn path() -> PathReport {
+    use crate::engine::DataWay;
+    PathReport {
+        interface: "net1".into(),
+        receive: DataWay::Xdp,
+        transmit: DataWay::Socket,
+        zero_copy: false,
+        sockets: 1,
+        buffer_bytes: 1 << 20,
+        why: "why".into(),
+    }
+}
+
+fn path_json() -> Value {
+    json!({ "interface": "net1", "receive": "xdp", "transmit": "socket", "zero_copy": false, "sockets": 1,
+            "buffer_bytes": 1_048_576, "why": "why" })
+}
+
 #[test]
 fn nodes_are_as_documented() {
     let endpoint = Endpoint {
@@ -66,6 +84,7 @@ fn networks_are_as_documented() {
         metric: 80_000,
         state: NetworkState::Partial,
         interfaces: vec!["net1".into()],
+        paths: vec![path()],
         routes_up: 1,
         routes: 2,
     };
@@ -73,7 +92,8 @@ fn networks_are_as_documented() {
         Networks { networks: vec![network] },
         json!({ "version": 1, "networks": [{
             "name": "Cluster Network 1", "subnet": "10.77.1.0/24", "subnets": ["10.77.1.0/24", "fd77:1::/64"],
-            "role": 3, "metric": 80000, "state": "partial", "interfaces": ["net1"], "routes_up": 1, "routes": 2,
+            "role": 3, "metric": 80000, "state": "partial", "interfaces": ["net1"], "paths": [path_json()],
+            "routes_up": 1, "routes": 2,
         }] }),
     );
 }
@@ -190,6 +210,7 @@ fn status_is_as_documented() {
             addresses: vec!["10.77.1.1/24".into()],
             mtu: 1500,
             speed_mbps: Some(10_000),
+            path: Some(path()),
         }],
         peers: Tally { up: 1, total: 2 },
         routes: Tally { up: 2, total: 4 },
@@ -211,12 +232,14 @@ fn status_is_as_documented() {
             "adapter": { "name": "netft0", "mac": "02:00:00:00:00:01", "ipv4": "169.254.7.9", "ipv6": "fe80::1",
                          "mtu": 1386 },
             "interfaces": [{ "name": "net1", "link": "up", "xdp": "native", "note": null,
-                             "addresses": ["10.77.1.1/24"], "mtu": 1500, "speed_mbps": 10000 }],
+                             "addresses": ["10.77.1.1/24"], "mtu": 1500, "speed_mbps": 10000,
+                             "path": path_json() }],
             "peers": { "up": 1, "total": 2 },
             "routes": { "up": 2, "total": 4 },
             "rtt": { "samples": 2, "p50_us": 1.023, "p99_us": 1.023, "max_us": 1.023,
                      "histogram": [{ "le_us": 1.023, "count": 2 }] },
             "data": { "frames_sent": 0, "bytes_sent": 0, "frames_received": 0, "bytes_received": 0,
+                      "xdp_sent": 0, "xdp_received": 0, "buffer_bytes": 0,
                       "drops": { "no_route": 0 } },
             "counters": { "leg1": 5 },
         }),

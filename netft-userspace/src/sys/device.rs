@@ -11,6 +11,7 @@ const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GSET: u32 = 1;
 const ETHTOOL_GDRVINFO: u32 = 3;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
 /// `struct ifreq` with the members that are used here.
 #[repr(C)]
@@ -101,6 +102,15 @@ pub fn link_speed_mbps(name: &str) -> u32 {
     };
     let speed = (settings[3] & 0xffff) | (settings[7] & 0xffff) << 16;
     if speed == u32::MAX || speed == 0xffff { 0 } else { speed }
+}
+
+/// Receive queues that `name` uses; 1 if its driver doesn't say.
+pub fn receive_queues(name: &str) -> u32 {
+    // struct ethtool_channels: cmd, max_{rx,tx,other,combined}, {rx,tx,other,combined}_count.
+    let Ok(channels) = ethtool::<9>(name, ETHTOOL_GCHANNELS) else {
+        return 1;
+    };
+    channels[5].saturating_add(channels[8]).max(1)
 }
 
 /// Name of the driver of `name`.

@@ -15,10 +15,12 @@ pub(super) enum Loss {
     HelloQueueFull,
     HelloTooLong,
     HelloTooMany,
+    RingFull,
+    StrayBuffer,
 }
 
 /// Names of all reasons: [`Loss`] in order, then [`DataReject`].
-const DROP_NAMES: [&str; 9] = [
+const DROP_NAMES: [&str; 11] = [
     "data_drop_unknown_destination",
     "data_drop_no_route",
     "data_drop_too_long",
@@ -28,6 +30,8 @@ const DROP_NAMES: [&str; 9] = [
     "hello_drop_queue_full",
     "hello_drop_too_long",
     "hello_drop_too_many",
+    "xdp_drop_ring_full",
+    "xdp_stray_buffer",
 ];
 const REASONS: usize = DROP_NAMES.len() + DataReject::COUNT;
 /// Counters, and the request to stop.
@@ -45,6 +49,10 @@ pub struct Status {
     pub frames_received: AtomicU64,
     /// Bytes of them.
     pub bytes_received: AtomicU64,
+    /// Those of the frames sent that went by AF_XDP.
+    pub bypass_sent: AtomicU64,
+    /// Those of the frames received that came by AF_XDP.
+    pub bypass_received: AtomicU64,
     drops: [AtomicU64; REASONS],
 }
 
@@ -73,6 +81,8 @@ impl Default for Status {
             bytes_sent: AtomicU64::new(0),
             frames_received: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
+            bypass_sent: AtomicU64::new(0),
+            bypass_received: AtomicU64::new(0),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }

@@ -9,7 +9,7 @@ use netft_common::map::SlotConfig;
 use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
 use netft_core::types::{NodeId, RouteClass, RouteState, Slot, Timing, address_bytes};
-use netft_userspace::engine::{Engine, EngineOptions, StopMode, Wait, XdpMode};
+use netft_userspace::engine::{DatapathOptions, Engine, EngineOptions, StopMode, Wait, XdpMode};
 use netft_userspace::netlink::Monitor;
 use serde_json::{Value, json};
 use std::fs;
@@ -107,6 +107,7 @@ async fn start(lab: &Lab, peers: u16, delay: Duration) -> Result<Engine> {
             engine_timeout_ns: 250_000_000,
             damping: DampingConfig::default(),
         },
+        datapath: DatapathOptions::default(),
     };
     let mut engine = Engine::start(options).await?;
     let interface = interface().await?;

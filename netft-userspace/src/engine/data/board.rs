@@ -1,0 +1,69 @@
+//! What data threads tell each other and the control thread about the interfaces' AF_XDP sockets, by atomics.
+
+use netft_core::types::InterfaceNumber;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// One line per interface.
+#[derive(Debug)]
+pub struct Board {
+    lines: [Line; InterfaceNumber::LIMIT as usize],
+    /// Something changed that the control thread should tell.
+    pub changed: AtomicBool,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self { lines: std::array::from_fn(|_| Line::default()), changed: AtomicBool::new(false) }
+    }
+}
+
+/// One interface.
+#[derive(Debug, Default)]
+pub struct Line {
+    /// Grows when something authentic came out of an AF_XDP socket.
+    pub arrivals: AtomicU64,
+    /// Number of the newest answer to a probe, 0 = taken note of.
+    pub answer: AtomicU64,
+    /// Frames that we receive come out of AF_XDP sockets.
+    receive: AtomicBool,
+    /// Frames that we send may go into them.
+    transmit: AtomicBool,
+    /// What doesn't go by them was tried in vain.
+    refuted: AtomicBool,
+}
+
+/// Which ways go by AF_XDP now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Receiving.
+    pub receive: bool,
+    /// Sending.
+    pub transmit: bool,
+    /// What doesn't go by it was tried in vain, rather than not yet.
+    pub refuted: bool,
+}
+
+impl Board {
+    /// An interface's line.
+    pub fn line(&self, interface: InterfaceNumber) -> &Line {
+        &self.lines[usize::from(interface.get())]
+    }
+}
+
+impl Line {
+    /// What goes by AF_XDP now.
+    pub fn ways(&self) -> Ways {
+        Ways {
+            receive: self.receive.load(Ordering::Relaxed),
+            transmit: self.transmit.load(Ordering::Relaxed),
+            refuted: self.refuted.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The leader alone.
+    pub fn set_ways(&self, ways: Ways) {
+        self.receive.store(ways.receive, Ordering::Relaxed);
+        self.transmit.store(ways.transmit, Ordering::Relaxed);
+        self.refuted.store(ways.refuted, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,188 @@
+//! The ways that cluster traffic takes: AF_XDP or the kernel's sockets, changed while it flows.
+
+use crate::support::{PATIENCE, cluster, downs, eventually, logs, options, output_of};
+use aya::maps::{Map, MapData, XskMap};
+use netft_common::map::name;
+use netft_userspace::control::Request;
+use netft_userspace::engine::{DataWay, PathReport};
+use netft_userspace::listing::Reload;
+use std::net::IpAddr;
+use std::time::Duration;
+use xtask::cluster::{Watch, adapter, ask, nodes, status};
+use xtask::lab::{Lab, LabGuard, boottime_ns, timing_lock};
+use xtask::traffic::{Flow, FlowSpec};
+
+const NODES: [&str; 2] = ["n1", "n2"];
+
+fn paths(lab: &Lab, node: &str) -> Vec<PathReport> {
+    let status = status(lab, node).unwrap();
+    status.interfaces.into_iter().map(|interface| interface.path.expect("XDP is attached")).collect()
+}
+
+/// Waits until data goes `way` on every interface of every node.
+fn everywhere(lab: &Lab, way: DataWay) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let agrees = |path: &PathReport| (path.receive, path.transmit) == (way, way);
+    while !nodes(lab).iter().all(|node| paths(lab, node).iter().all(agrees)) {
+        let seen: Vec<_> = nodes(lab).iter().map(|node| paths(lab, node)).collect();
+        assert!(std::time::Instant::now() < deadline, "not {way:?}: {seen:#?}\n{}", logs(lab));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn reload_with(lab: &Lab, node: &str, path: &str) {
+    let file = lab.folder(node).unwrap().join("netft.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let kept: Vec<&str> =
+        text.lines().filter(|line| !line.starts_with("path =") && *line != "[datapath]").collect();
+    std::fs::write(&file, format!("{}\n[datapath]\npath = \"{path}\"\n", kept.join("\n"))).unwrap();
+    let done: Reload = ask(lab, node, Request::Reload { dry_run: false }).unwrap();
+    assert!(done.applied && done.changes.len() == 1, "{done:?}");
+}
+
+/// Frames that went and came by AF_XDP.
+fn by_xdp(lab: &Lab, node: &str) -> (u64, u64) {
+    let data = status(lab, node).unwrap().data;
+    (data.xdp_sent, data.xdp_received)
+}
+
+fn start(path: &str, networks: u32) -> LabGuard {
+    let mut options = options(2, networks);
+    options.settings.push(format!("datapath.path=\"{path}\"").parse().unwrap());
+    cluster(&options)
+}
+
+#[test]
+fn every_change_of_the_data_path_keeps_the_cluster_and_its_flows() {
+    let _alone = timing_lock().unwrap();
+    let lab = start("socket", 2);
+    everywhere(&lab, DataWay::Socket);
+    let destination = IpAddr::V4(adapter(&lab, "n2").unwrap().ipv4);
+    let spec = FlowSpec::kilohertz("n1", "n2", destination, Duration::from_secs(60));
+    let flows = [Flow::udp(&lab, &spec).unwrap(), Flow::tcp(&lab, &spec).unwrap()];
+    for flow in &flows {
+        assert!(flow.wait_for_arrival(0, PATIENCE));
+    }
+    let watches = NODES.map(|node| Watch::start(&lab, node).unwrap());
+    let started_ns = boottime_ns();
+    let mut reattached = false;
+    let ways = [
+        ("xdp", DataWay::Xdp),
+        ("xdp-generic", DataWay::XdpGeneric),
+        ("socket", DataWay::Socket),
+        ("xdp-generic", DataWay::XdpGeneric),
+        ("xdp", DataWay::Xdp),
+        ("socket", DataWay::Socket),
+    ];
+    for (path, way) in ways {
+        let before = NODES.map(|node| by_xdp(&lab, node));
+        let changed_ns = boottime_ns();
+        // Only by these XDP is attached anew, and for that moment nobody answers heartbeats on one interface.
+        let reattaches = reattached != (way == DataWay::XdpGeneric);
+        reattached = way == DataWay::XdpGeneric;
+        for node in NODES {
+            reload_with(&lab, node, path);
+        }
+        everywhere(&lab, way);
+        for flow in &flows {
+            assert!(flow.wait_for_arrival(boottime_ns(), PATIENCE), "{path}: the flows go on");
+        }
+        if way != DataWay::Socket {
+            // Both nodes send (the receiver of TCP acknowledges) and receive.
+            eventually(&format!("{path} is used"), PATIENCE, || {
+                let grown = |(node, before): (&str, (u64, u64))| {
+                    let now = by_xdp(&lab, node);
+                    now.0 > before.0 + 100 && now.1 > before.1 + 100
+                };
+                NODES.into_iter().zip(before).all(grown).then_some(())
+            });
+        }
+        if !reattaches {
+            assert_eq!(downs(&lab, changed_ns), Vec::<String>::new(), "{path}\n{}", logs(&lab));
+        }
+    }
+    for watch in &watches {
+        let lost: Vec<_> = watch.since(started_ns).into_iter().filter(|event| event.kind == "node").collect();
+        assert!(lost.is_empty(), "a node was lost: {lost:#?}");
+    }
+    for node in NODES {
+        let status = status(&lab, node).unwrap();
+        assert_eq!(status.data.buffer_bytes, 0, "all packet memory is given back");
+        assert_eq!(status.data.drops["xdp_stray_buffer"], 0);
+    }
+}
+
+#[test]
+fn everything_that_goes_over_the_adapter_goes_by_af_xdp() {
+    for (path, way) in [("xdp", DataWay::Xdp), ("xdp-generic", DataWay::XdpGeneric)] {
+        let lab = start(path, 1);
+        everywhere(&lab, way);
+        let before = by_xdp(&lab, "n1");
+        let peer = adapter(&lab, "n2").unwrap();
+        let v6 = format!("{}%netft0", peer.ipv6);
+        for (address, overhead) in [(peer.ipv4.to_string(), 28), (v6, 48)] {
+            let size = (peer.mtu - overhead).to_string();
+            for size in ["0", "1", "57", size.as_str()] {
+                output_of(&lab, "n1", &["ping", "-c50", "-i0.002", "-W5", "-Mdo", "-s", size, &address]);
+            }
+        }
+        let after = by_xdp(&lab, "n1");
+        assert!(after.0 >= before.0 + 400 && after.1 >= before.1 + 400, "{before:?} {after:?}");
+        let report = &paths(&lab, "n1")[0];
+        assert!(!report.zero_copy && report.sockets == 1 && report.buffer_bytes > 0, "{report:?}");
+    }
+}
+
+#[test]
+fn a_daemon_that_was_killed_gets_its_sockets_back() {
+    let _alone = timing_lock().unwrap();
+    let lab = start("xdp", 2);
+    everywhere(&lab, DataWay::Xdp);
+    let killed = lab.kill("n2").unwrap();
+    lab.start("n2").unwrap();
+    everywhere(&lab, DataWay::Xdp);
+    assert_eq!(downs(&lab, killed.before_ns), Vec::<String>::new());
+}
+
+#[test]
+fn a_frozen_peer_is_no_witness_against_a_path() {
+    let lab = start("xdp", 1);
+    everywhere(&lab, DataWay::Xdp);
+    let frozen = lab.freeze("n2").unwrap();
+    // Nobody answers probes any more: then nothing is learnt, and nothing is doubted.
+    eventually("two seconds have passed", PATIENCE, || {
+        let path = &paths(&lab, "n1")[0];
+        assert_eq!((path.receive, path.transmit), (DataWay::Xdp, DataWay::Xdp), "{path:?}");
+        (boottime_ns() > frozen.after_ns + 2_000_000_000).then_some(())
+    });
+    lab.thaw("n2").unwrap();
+    everywhere(&lab, DataWay::Xdp);
+}
+
+#[test]
+fn a_path_by_which_nothing_arrives_any_more_is_left_without_losing_traffic() {
+    let _alone = timing_lock().unwrap();
+    let lab = start("xdp", 1);
+    everywhere(&lab, DataWay::Xdp);
+    let destination = IpAddr::V4(adapter(&lab, "n1").unwrap().ipv4);
+    let spec = FlowSpec::kilohertz("n2", "n1", destination, Duration::from_secs(60));
+    let watch = Watch::start(&lab, "n1").unwrap();
+    let flow = Flow::udp(&lab, &spec).unwrap();
+    assert!(flow.wait_for_arrival(0, PATIENCE));
+    // The sockets are there, but XDP doesn't find them any more.
+    let pins = lab.pins("n1").unwrap().join(name::SOCKETS);
+    let mut sockets = XskMap::try_from(Map::XskMap(MapData::from_pin(&pins).unwrap())).unwrap();
+    (0..sockets.len()).for_each(|index| sockets.unset(index).unwrap());
+    let path = eventually("the path is left", PATIENCE, || {
+        let path = paths(&lab, "n1").remove(0);
+        (path.receive == DataWay::Socket).then_some(path)
+    });
+    assert_eq!(path.transmit, DataWay::Xdp, "what it sends does arrive: {path:?}");
+    let asked_ns = boottime_ns();
+    assert!(flow.wait_for_arrival(asked_ns, PATIENCE));
+    let log = flow.stop();
+    let outages = log.outages(100_000_000);
+    assert_eq!(outages, Vec::new(), "frames fell through to the socket all the time");
+    let told = watch.wait(0, PATIENCE, |event| event.reason.contains("nothing arrives by AF_XDP"));
+    assert!(told.is_some(), "{:#?}", watch.since(0));
+}
