@@ -36,6 +36,39 @@ pub mod name {
     pub const PATHS: &str = "PATHS";
     /// AF_XDP sockets by [`super::socket_index`]; not mmapable. The kernel takes a socket out when it is closed.
     pub const SOCKETS: &str = "SOCKETS";
+    /// [`super::CpuTick`] per CPU. Kernel writes.
+    pub const CPUS: &str = "CPUS";
+    /// The timers behind [`CPUS`]; not mmapable.
+    pub const TIMERS: &str = "TIMERS";
+}
+
+/// CPUs that are watched; those above are not.
+pub const MAX_CPUS: u32 = 512;
+/// How often a watched CPU ticks, in nanoseconds.
+pub const CPU_TICK_NS: u64 = 1_000_000;
+
+/// Values of [`CpuTick::state`].
+pub mod cpu_tick {
+    /// No legs lately, no ticks.
+    pub const RESTING: u64 = 0;
+    /// It ticks.
+    pub const RUNNING: u64 = 1;
+    /// This kernel can't.
+    pub const UNAVAILABLE: u64 = 2;
+}
+
+/// Whether a CPU that handles legs does so in time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct CpuTick {
+    /// Its last tick, boottime; while it runs, a new one comes every [`CPU_TICK_NS`].
+    pub tick_ns: u64,
+    /// The last leg that it handled, boottime.
+    pub used_ns: u64,
+    /// See [`cpu_tick`].
+    pub state: u64,
+    /// 0.
+    pub reserved: u64,
 }
 
 /// Who this node is.

@@ -10,5 +10,6 @@ mod lab;
 mod memory;
 mod node;
 mod program;
+mod sense;
 mod steering;
 mod verdicts;

@@ -4,7 +4,7 @@ use super::node::Setup;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use netft_common::map::{Counter, DataPath, name};
+use netft_common::map::{Counter, CpuTick, DataPath, name};
 use std::path::PathBuf;
 
 /// What became of a frame.
@@ -101,6 +101,13 @@ impl Program {
         let map = self.ebpf.map_mut(name::PATHS).expect("the object has it");
         let mut paths: Array<_, u64> = map.try_into().expect("an array");
         paths.set(interface, path.to_word(), 0).expect("in range");
+    }
+
+    /// Every CPU's ticks.
+    pub fn cpus(&self) -> Vec<CpuTick> {
+        let map = self.ebpf.map(name::CPUS).expect("the object has it");
+        let cpus: Array<_, [u8; 32]> = map.try_into().expect("an array");
+        cpus.iter().map(|tick| bytemuck::cast(tick.expect("in range"))).collect()
     }
 
     /// Words of a slot's `SlotState`, in order.

@@ -8,6 +8,7 @@
 
 mod frame;
 mod maps;
+mod sense;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::xdp;
@@ -22,8 +23,14 @@ use netft_common::receive::{Verdict, receive};
 pub fn netft(context: XdpContext) -> u32 {
     let (action, counter) = match receive(&mut XdpFrame::new(&context), &Maps::new(&context)) {
         Ok(Verdict::Pass(counter)) => (XDP_PASS, counter as u32),
-        Ok(Verdict::Consume(counter)) => (XDP_DROP, counter as u32),
-        Ok(Verdict::Reply(counter)) => (XDP_TX, counter as u32),
+        Ok(Verdict::Consume(counter)) => {
+            sense::used();
+            (XDP_DROP, counter as u32)
+        }
+        Ok(Verdict::Reply(counter)) => {
+            sense::used();
+            (XDP_TX, counter as u32)
+        }
         Ok(Verdict::Redirect(index)) => match maps::redirect(index) {
             true => (XDP_REDIRECT, Counter::Redirected as u32),
             false => (XDP_PASS, Counter::FellThrough as u32),

@@ -15,7 +15,7 @@ use netft_common::map::{
     SlotState,
 };
 
-const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+pub const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Addresses of one node: two families on every interface, and room for more.
 const MAX_ADDRESSES: usize = 256;
 
@@ -96,9 +96,9 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn path(&self, interface: u16) -> DataPath {
         // SAFETY: a reference is valid for reads; an aligned u64 is read whole. Volatile, as the engine writes it.
-        PATHS.get(interface.into()).map_or(DataPath::default(), |word| {
-            DataPath::from_word(unsafe { ptr::read_volatile(word) })
-        })
+        PATHS
+            .get(interface.into())
+            .map_or(DataPath::default(), |word| DataPath::from_word(unsafe { ptr::read_volatile(word) }))
     }
 
     #[inline(always)]

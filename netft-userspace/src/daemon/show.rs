@@ -47,6 +47,8 @@ impl Daemon {
                 loops: stats.loops,
                 loop_gap_max_us: us(stats.loop_gap_max_ns),
                 stalls: stats.loop_stalls,
+                receive_stalls: stats.receive_stalls,
+                postponed_verdicts: stats.postponed_verdicts,
                 stolen_us: taken.stolen_us,
                 waited_us: taken.waited_us,
                 request_send_errors: stats.request_send_errors,

@@ -6,8 +6,8 @@ use aya::maps::{HashMap, Map, MapData, PerCpuArray, XskMap};
 use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use netft_common::map::{
-    Counter, EngineState, LAYOUT_VERSION, MAX_INTERFACES, MAX_NODES, MAX_QUEUES, MAX_SLOTS, NodeConfig,
-    SlotConfig, SlotState, name,
+    Counter, CpuTick, EngineState, LAYOUT_VERSION, MAX_CPUS, MAX_INTERFACES, MAX_NODES, MAX_QUEUES,
+    MAX_SLOTS, NodeConfig, SlotConfig, SlotState, name,
 };
 use netft_core::types::NodeId;
 use std::fs::File;
@@ -25,7 +25,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// What it takes to load programs and to attach them to interfaces (capabilities(7)).
 const CAPABILITIES: [(u32, &str); 3] = [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON")];
 /// Every pinned map: name, bytes of a value, entries (0 = not checked).
-const MAPS: [(&str, usize, u32); 9] = [
+const MAPS: [(&str, usize, u32); 11] = [
     (name::NODE, size_of::<NodeConfig>(), 1),
     (name::ENGINE, size_of::<EngineState>(), 1),
     (name::SLOTS, size_of::<SlotConfig>(), MAX_SLOTS),
@@ -35,6 +35,9 @@ const MAPS: [(&str, usize, u32); 9] = [
     (name::LOCAL, 16, 0),
     (name::PATHS, size_of::<u64>(), MAX_INTERFACES),
     (name::SOCKETS, size_of::<u32>(), MAX_INTERFACES * MAX_QUEUES),
+    (name::CPUS, size_of::<CpuTick>(), MAX_CPUS),
+    // struct bpf_timer
+    (name::TIMERS, 16, MAX_CPUS),
 ];
 
 /// Why maps and program couldn't be had.
@@ -220,6 +223,10 @@ pub struct SharedMaps {
     pub active: Mapped<AtomicU64>,
     /// How data is received, by interface number.
     pub paths: Mapped<AtomicU64>,
+    /// Whether CPUs handle legs in time.
+    pub cpus: Mapped<CpuTick>,
+    /// CPUs that this machine can have, of those in [`SharedMaps::cpus`].
+    pub cpu_count: usize,
 }
 
 impl SharedMaps {
@@ -311,6 +318,8 @@ impl Loaded {
             states: mapped(&ebpf, name::STATES, MAX_SLOTS)?,
             active: mapped(&ebpf, name::ACTIVE, MAX_NODES)?,
             paths: mapped(&ebpf, name::PATHS, MAX_INTERFACES)?,
+            cpus: mapped(&ebpf, name::CPUS, MAX_CPUS)?,
+            cpu_count: sys::possible_cpus().min(MAX_CPUS as usize),
         };
         // Sockets of an earlier daemon are gone.
         (0..shared.paths.len()).for_each(|interface| shared.paths.get(interface).store(0, Ordering::Release));

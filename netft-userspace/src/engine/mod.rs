@@ -485,6 +485,7 @@ impl Engine {
             priority: detection.priority.load(Ordering::Relaxed),
             request_send_errors: detection.send_errors.load(Ordering::Relaxed),
             detector_stalls: views.counters.stalls,
+            receive_stalls: views.counters.receive_stalls,
             postponed_verdicts: views.counters.postponed_verdicts,
             requests: views.counters.requests,
             rtt: views.rtt,

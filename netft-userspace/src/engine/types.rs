@@ -114,7 +114,9 @@ pub struct EngineStats {
     pub request_send_errors: u64,
     /// How often the detector found that its own lateness made verdicts doubtful.
     pub detector_stalls: u64,
-    /// Verdicts put off because of that.
+    /// How often one of the CPUs that handle legs failed to, for long enough to make verdicts doubtful.
+    pub receive_stalls: u64,
+    /// How often a verdict was put off because of either.
     pub postponed_verdicts: u64,
     /// Leg 1s sent.
     pub requests: u64,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 /// Words that one route takes.
 const ROUTE_WORDS: usize = 10;
 /// Words before the routes: how many there are, the detector's counters, the histogram.
-const HEAD_WORDS: usize = 1 + 5 + Histogram::BUCKETS;
+const HEAD_WORDS: usize = 1 + 6 + Histogram::BUCKETS;
 
 /// A copy of everything published.
 #[derive(Clone, Debug, Default)]
@@ -47,8 +47,9 @@ impl ViewTable {
         put(3, counters.worst_stall_ns);
         put(4, counters.requests);
         put(5, counters.merged_events);
+        put(6, counters.receive_stalls);
         for (index, count) in detector.rtt_histogram().buckets().iter().enumerate() {
-            put(6 + index, *count);
+            put(7 + index, *count);
         }
         let mut count = 0;
         let capacity = (self.words.len() - HEAD_WORDS) / ROUTE_WORDS;
@@ -76,9 +77,10 @@ impl ViewTable {
                 worst_stall_ns: get(3),
                 requests: get(4),
                 merged_events: get(5),
+                receive_stalls: get(6),
             };
             let buckets =
-                (0..Histogram::BUCKETS).map(|index| (Histogram::upper_bound(index), get(6 + index)));
+                (0..Histogram::BUCKETS).map(|index| (Histogram::upper_bound(index), get(7 + index)));
             let rtt = buckets.filter(|(_, count)| *count > 0).collect();
             let route = |index: usize| {
                 decode(std::array::from_fn(|offset| get(HEAD_WORDS + index * ROUTE_WORDS + offset)))

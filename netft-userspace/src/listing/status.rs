@@ -98,6 +98,10 @@ pub struct Engine {
     pub stolen_us: u64,
     /// How long it waited for a CPU that others used since the start, in microseconds.
     pub waited_us: u64,
+    /// How often a CPU that handles legs didn't for long enough to make verdicts doubtful.
+    pub receive_stalls: u64,
+    /// How often a verdict was put off because of own stalls.
+    pub postponed_verdicts: u64,
     /// Heartbeats that the kernel refused to send.
     pub request_send_errors: u64,
     /// What couldn't be had as configured, one sentence each.

@@ -68,6 +68,14 @@ pub fn thread_id() -> u32 {
     unsafe { libc::gettid() }.unsigned_abs()
 }
 
+/// How many CPUs there can be: their numbers are below this.
+pub fn possible_cpus() -> usize {
+    // "0-3", "0", "0-1,4-7" (Documentation/admin-guide/cputopology.rst).
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = possible.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
+    last.map_or(1, |last| last + 1)
+}
+
 /// The CPUs that the calling thread may run on, in order; empty if the kernel doesn't say.
 pub fn allowed_cpus() -> Vec<usize> {
     // SAFETY: cpu_set_t is a plain bit array for which all zeroes is valid; sched_getaffinity writes at most its size,

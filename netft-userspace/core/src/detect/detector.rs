@@ -4,6 +4,7 @@ use super::deadlines::Deadlines;
 use super::outbox::{Events, NodeSet, Requests, Stores};
 use super::pace::phases_for;
 use super::peer::{Peer, routes_of};
+use super::receiving::{RECHECK_NS, Receiving};
 use super::route::{Excuse, Route};
 use super::sabotage::{Sabotage, broken, never_accuses, stays_down};
 use super::{
@@ -21,7 +22,9 @@ const STALL_REPORT_NS: Nanos = 100_000_000;
 pub struct DetectorCounters {
     /// Times the detector's own loop was late by more than the gate allows.
     pub stalls: u64,
-    /// Verdicts put off because of that.
+    /// Times one of the host's CPUs failed to handle what it received for longer than that.
+    pub receive_stalls: u64,
+    /// How often a verdict was put off because of either.
     pub postponed_verdicts: u64,
     /// The longest that the loop was late, nanoseconds.
     pub worst_stall_ns: Nanos,
@@ -75,6 +78,7 @@ pub struct Detector {
     stall_reported_ns: Option<Nanos>,
     /// The worst stall not yet reported.
     stall_pending_ns: Nanos,
+    receiving: Receiving,
 }
 
 impl Detector {
@@ -106,6 +110,7 @@ impl Detector {
             early_ns: 0,
             stall_reported_ns: None,
             stall_pending_ns: 0,
+            receiving: Receiving::new(),
         }
     }
 
@@ -135,6 +140,10 @@ impl Detector {
         self.late_ns = 0;
         if late_ns > self.stall_limit_ns {
             self.note_stall(now, late_ns, evidence);
+        }
+        let stalled_ns = evidence.receive_stalled_ns(now);
+        if self.receiving.observe(now, stalled_ns, self.stall_limit_ns) {
+            self.counters.receive_stalls = self.receiving.stalls();
         }
         self.report_stall(now);
         let mut from = 0;
@@ -400,6 +409,11 @@ impl Detector {
             // Once more, in case something came in while we were on the way here.
             route.observe(evidence.read(route.setup.slot), &mut self.rtt);
             if route.is_overdue(now) {
+                if self.receiving.holds(now, route.setup.slot, route.evidence_ns(), route.fresh_ns()) {
+                    self.counters.postponed_verdicts = self.counters.postponed_verdicts.saturating_add(1);
+                    self.due.set(index, now.saturating_add(RECHECK_NS));
+                    return;
+                }
                 let leaving = self.peers[usize::from(route.setup.peer.get())].is_leaving(&self.routes);
                 let Some(route) = &self.routes[index] else { return };
                 let reason = if leaving { RouteReason::PeerLeft } else { route.missed_reason(now) };

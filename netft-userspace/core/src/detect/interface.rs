@@ -31,6 +31,12 @@ pub trait Evidence {
     /// The current words of `slot`.
     fn read(&self, slot: Slot) -> SlotEvidence;
 
+    /// For how long the slowest CPU of this host has failed, at `now`, to handle what it receives, in nanoseconds; 0 if
+    /// all do, or nobody knows.
+    fn receive_stalled_ns(&self, _now: Nanos) -> Nanos {
+        0
+    }
+
     /// Only [`SlotEvidence::told_down`] of `slot`: one word, read often.
     fn told_down(&self, slot: Slot) -> u64 {
         self.read(slot).told_down

@@ -9,6 +9,7 @@ mod interface;
 mod outbox;
 mod pace;
 mod peer;
+mod receiving;
 mod route;
 #[cfg(not(netft_sabotage))]
 mod sabotage;

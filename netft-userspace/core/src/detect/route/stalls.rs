@@ -42,4 +42,14 @@ impl Route {
         self.hurry_request(now, now);
         Excuse::Postponed
     }
+
+    /// When the newest evidence left.
+    pub(in crate::detect) fn evidence_ns(&self) -> Nanos {
+        self.evidence_ns
+    }
+
+    /// How long heartbeats sent from now on need to tell whether the route lives.
+    pub(in crate::detect) fn fresh_ns(&self) -> Nanos {
+        self.detection_ns().saturating_add(2 * self.srtt_ns)
+    }
 }

@@ -63,11 +63,17 @@ pub struct Wire {
     pub paths: Vec<Path>,
     /// Leg 1s under way: (when leg 4 is back, slot, sequence, sent).
     under_way: Vec<(Nanos, usize, u64, Nanos)>,
+    /// Since when a CPU of this host doesn't handle what it receives: nothing arrives.
+    pub standstill_ns: Option<Nanos>,
 }
 
 impl Evidence for Wire {
     fn read(&self, slot: Slot) -> SlotEvidence {
         self.paths[slot.index()].seen
+    }
+
+    fn receive_stalled_ns(&self, now: Nanos) -> Nanos {
+        self.standstill_ns.map_or(0, |since_ns| now - since_ns)
     }
 }
 
@@ -82,6 +88,9 @@ impl Wire {
     }
 
     pub fn advance(&mut self, now: Nanos) {
+        if self.standstill_ns.is_some() {
+            return;
+        }
         self.under_way.sort_unstable();
         while let Some(&(at, index, sequence, sent)) = self.under_way.first()
             && at <= now
@@ -145,7 +154,7 @@ impl Rig {
         Self {
             detector: Detector::new(CONFIG, node(1)),
             now: START,
-            wire: Wire { paths: vec![path; paths], under_way: Vec::new() },
+            wire: Wire { paths: vec![path; paths], under_way: Vec::new(), standstill_ns: None },
             records: Vec::new(),
             events: Vec::new(),
             stores: Vec::new(),

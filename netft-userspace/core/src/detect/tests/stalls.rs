@@ -200,3 +200,46 @@ fn leg_1s_that_left_late_are_a_stall_of_ours_and_missed_by_nobody() {
         assert_eq!(rig.detector.counters().stalls, 200);
     }
 }
+
+#[test]
+fn nobody_is_accused_while_a_cpu_of_ours_stands_still() {
+    for standstill in [2 * MS, 6 * MS, 20 * MS, 200 * MS] {
+        let mut rig = Rig::with_routes(2);
+        for _ in 0..20 {
+            rig.wire.standstill_ns = Some(rig.now);
+            rig.run(standstill);
+            rig.wire.standstill_ns = None;
+            rig.run(10 * MS);
+        }
+        assert!(rig.records.is_empty(), "{standstill}: {:?}", rig.records);
+        let counters = rig.detector.counters();
+        assert_eq!((counters.stalls, counters.receive_stalls), (0, 20));
+        assert_eq!(counters.postponed_verdicts > 0, standstill > TIMING.detection_ns());
+    }
+}
+
+#[test]
+fn a_cut_while_a_cpu_of_ours_stands_still_is_found_after_it() {
+    for standstill in [MS, 4 * MS, 8 * MS, 100 * MS] {
+        let mut rig = Rig::with_routes(1);
+        rig.cut(0);
+        rig.wire.standstill_ns = Some(rig.now);
+        rig.run(standstill);
+        rig.wire.standstill_ns = None;
+        let end_ns = rig.now;
+        assert!(rig.records.is_empty());
+        let record = rig.run_until_record(50 * MS);
+        assert_eq!(record.new, RouteState::Down);
+        let bound = end_ns + TIMING.detection_ns() + 2 * MS;
+        assert!(record.at_ns <= bound, "{standstill}: {} too late", record.at_ns - bound);
+    }
+}
+
+#[test]
+fn a_cpu_that_is_gone_hides_no_dead_route() {
+    let mut rig = Rig::with_routes(1);
+    rig.cut(0);
+    rig.wire.standstill_ns = Some(rig.now);
+    let record = rig.run_until_record(400 * MS);
+    assert_eq!(record.new, RouteState::Down);
+}
