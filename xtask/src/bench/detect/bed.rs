@@ -6,6 +6,7 @@ use crate::lab::{LabGuard, Options};
 use crate::traffic::boottime_ns;
 use anyhow::{Context, Result};
 use netft_userspace::listing::Event;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,6 +17,38 @@ const WHOLE_PATIENCE: Duration = Duration::from_secs(20);
 pub(in crate::bench) struct Bed {
     pub watches: Vec<(String, Watch)>,
     pub lab: LabGuard,
+}
+
+/// Stalls that nodes have counted.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(in crate::bench) struct Stalls {
+    /// Their detection threads were late.
+    pub own: u64,
+    /// A CPU didn't handle what it received.
+    pub receive: u64,
+    /// Verdicts that were put off because of either.
+    pub postponed_verdicts: u64,
+}
+
+impl Stalls {
+    /// What came since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            own: self.own - before.own,
+            receive: self.receive - before.receive,
+            postponed_verdicts: self.postponed_verdicts - before.postponed_verdicts,
+        }
+    }
+}
+
+impl fmt::Display for Stalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { own, receive, postponed_verdicts } = self;
+        write!(
+            f,
+            "{own} of detection threads, {receive} of CPUs that handle legs; {postponed_verdicts} verdicts put off"
+        )
+    }
 }
 
 /// A route seen from one of its ends.
@@ -95,9 +128,16 @@ impl Bed {
         downs
     }
 
-    /// How often the nodes' own loops stalled, as they count it, all together.
-    pub fn stalls(&self) -> Result<u64> {
-        self.watches.iter().map(|(node, _)| Ok(cluster::status(&self.lab, node)?.engine.stalls)).sum()
+    /// What the nodes count of stalls, all together.
+    pub fn stalls(&self) -> Result<Stalls> {
+        let mut all = Stalls::default();
+        for (node, _) in &self.watches {
+            let engine = cluster::status(&self.lab, node)?.engine;
+            all.own += engine.stalls;
+            all.receive += engine.receive_stalls;
+            all.postponed_verdicts += engine.postponed_verdicts;
+        }
+        Ok(all)
     }
 
     /// The longest any node's detection thread was late so far, in microseconds.

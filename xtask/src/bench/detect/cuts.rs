@@ -98,7 +98,7 @@ fn cuts(
         quiet_since = crate::traffic::boottime_ns();
         Bed::keep_distance(cut.before_ns, distance);
     }
-    let stalls = bed.stalls()? - stalls_before;
+    let stalls = bed.stalls()?.since(stalls_before);
     let mut findings = verdict(form, &samples, detection_ns, monitor, judged);
     findings.lines.push(format!(
         "own stalls counted meanwhile: {stalls}; longest loop gap {:.0} µs",

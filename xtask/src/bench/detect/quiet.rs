@@ -48,7 +48,7 @@ fn quiet(form: Form, full_seconds: u64, load: Option<Kind>, monitor: &Monitor) -
     let ended_ns = boottime_ns();
     let downs: Vec<_> =
         bed.downs_since(began_ns).into_iter().filter(|(_, down)| down.boottime_ns <= ended_ns).collect();
-    let stalls = bed.stalls()? - stalls_before;
+    let stalls = bed.stalls()?.since(stalls_before);
     let gap_us = bed.longest_loop_gap_us()?;
     let mut findings = Findings {
         results: json!({ "seconds": seconds, "false_downs": downs.len(), "stalls": stalls, "loop_gap_max_us": gap_us }),

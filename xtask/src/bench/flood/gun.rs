@@ -13,6 +13,8 @@ const BURST: usize = 255;
 /// What was sent.
 pub(super) struct Shots {
     pub sent: u64,
+    /// The wire's queue was full: not sent, and counted by the wire as dropped.
+    pub refused: u64,
     pub by_kind: BTreeMap<&'static str, u64>,
     took: Duration,
 }
@@ -32,18 +34,21 @@ pub(super) fn fire(port: &Port, ammunition: &[Ammunition], cpu: usize, span: Dur
             pin(cpu)?;
             let mut counts = vec![0u64; ammunition.len()];
             let began = Instant::now();
-            let mut number = 0;
+            let (mut number, mut refused) = (0, 0);
             while began.elapsed() < span {
                 for _ in 0..BURST {
                     let kind = number % ammunition.len();
                     let frames = &ammunition[kind].frames;
-                    counts[kind] += u64::from(port.send(&frames[number / ammunition.len() % frames.len()])?);
+                    match port.send(&frames[number / ammunition.len() % frames.len()])? {
+                        true => counts[kind] += 1,
+                        false => refused += 1,
+                    }
                     number += 1;
                 }
             }
             let took = began.elapsed();
             let by_kind = ammunition.iter().map(|kind| kind.kind).zip(counts.iter().copied()).collect();
-            Ok(Shots { sent: counts.iter().sum(), by_kind, took })
+            Ok(Shots { sent: counts.iter().sum(), refused, by_kind, took })
         });
         shooter.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the attacker panicked")))
     })

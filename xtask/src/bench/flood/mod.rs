@@ -98,6 +98,12 @@ fn flood(form: Form, target: Target, monitor: &Monitor) -> Result<Findings> {
         "  {:>12} dropped by the kernel because the socket's buffer was full",
         grown.socket_drops
     ));
+    // What the wire refuses to the attacker it counts as well.
+    let lost = grown.wire_drops.saturating_sub(shots.refused);
+    findings.lines.push(format!(
+        "the wire's queue was full for {} more of the attacker's, and for {lost} frames of others",
+        shots.refused
+    ));
     findings.lines.push(format!(
         "meanwhile {completed} of {sent_beats} heartbeats of {VICTIM} complete; `netft status` took at most {:.1} ms; \
          {} KiB resident, {} before",
@@ -120,7 +126,8 @@ fn flood(form: Form, target: Target, monitor: &Monitor) -> Result<Findings> {
         "by_kind": shots.by_kind,
         "counters": grown.counters,
         "socket_drops": grown.socket_drops,
-        "wire_drops": grown.wire_drops,
+        "refused_by_the_wire": shots.refused,
+        "others_lost_on_the_wire": lost,
         "heartbeats_sent": sent_beats,
         "heartbeats_completed": completed,
         "slowest_status_ms": slowest.as_secs_f64() * 1e3,

@@ -20,7 +20,7 @@ pub(super) struct Tally {
     pub counters: BTreeMap<String, u64>,
     /// Datagrams that found the socket's buffer full.
     pub socket_drops: u64,
-    /// Frames that the wire to the node lost.
+    /// Frames that found the queue of the wire to the node full.
     pub wire_drops: u64,
     /// VmRSS of the daemon.
     pub resident_kib: u64,
@@ -73,9 +73,9 @@ impl Tally {
         }
     }
 
-    /// Packets accounted for.
+    /// Packets that arrived, by what became of them.
     pub fn sum(&self) -> u64 {
-        self.counters.values().sum::<u64>() + self.socket_drops + self.wire_drops
+        self.counters.values().sum::<u64>() + self.socket_drops
     }
 }
 
