@@ -237,7 +237,7 @@ async fn story() {
             .to_owned()
     };
     let named: Vec<_> = after.iter().map(|(thread, count)| (name(*thread), *thread, *count)).collect();
-    for engine in ["netft-detect", "netft-data"] {
+    for engine in ["netft-detect", "netft-data-0"] {
         assert_eq!(named.iter().filter(|(name, ..)| name == engine).count(), 2, "{named:?}");
     }
     let wasteful: Vec<_> = named

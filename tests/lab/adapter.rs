@@ -1,12 +1,14 @@
-//! Any protocol works over `netft0`.
+//! `netft0`: any protocol works over it, and it is nobody else's.
 
-use crate::support::{PATIENCE, cluster, eventually, options, output_of};
+use crate::support::{PATIENCE, cluster, eventually, options, output_of, whole};
 use netft_userspace::listing::Adapter;
+use netft_userspace::sys::device::{Persistence, TapQueues, open_tap, persist_tap};
 use nix::net::if_::if_nametoindex;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
-use xtask::cluster::{adapter, nodes};
+use xtask::cluster::{adapter, nodes, status};
 use xtask::lab::Lab;
 
 #[test]
@@ -142,4 +144,41 @@ fn socket(lab: &Lab, host: &str, address: IpAddr) -> UdpSocket {
     let socket = lab.enter(host, || Ok(UdpSocket::bind(scoped(address, 0)?)?)).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     socket
+}
+
+/// A descriptor of a node's `netft0`, which is made if there is none.
+fn tap(lab: &Lab, node: &str, queues: TapQueues) -> File {
+    lab.enter(node, || Ok(open_tap("netft0", queues)?)).unwrap()
+}
+
+#[test]
+fn an_adapter_with_a_single_queue_is_replaced() {
+    let lab = cluster(&options(2, 1));
+    lab.kill("n1").unwrap();
+    // As an earlier version would have left it.
+    output_of(&lab, "n1", &["ip", "link", "del", "netft0"]);
+    persist_tap(&tap(&lab, "n1", TapQueues::Single), Persistence::Keep).unwrap();
+    lab.start("n1").unwrap();
+    whole(&lab);
+    let peer = adapter(&lab, "n2").unwrap().ipv4.to_string();
+    output_of(&lab, "n1", &["ping", "-c5", "-i0.01", "-W5", &peer]);
+    let notes = status(&lab, "n1").unwrap().engine.notes;
+    assert!(notes.iter().any(|note| note.contains("with a single queue: it was made anew")), "{notes:?}");
+}
+
+#[test]
+fn an_adapter_that_another_program_uses_is_refused() {
+    let lab = cluster(&options(2, 1));
+    for queues in [TapQueues::Multiple, TapQueues::Single] {
+        lab.kill("n1").unwrap();
+        if queues == TapQueues::Single {
+            output_of(&lab, "n1", &["ip", "link", "del", "netft0"]);
+        }
+        let other = tap(&lab, "n1", queues);
+        let error = lab.start("n1").unwrap_err().to_string();
+        assert!(error.contains("cannot make the adapter netft0") && error.contains("busy"), "{error}");
+        drop(other);
+        lab.start("n1").unwrap();
+        whole(&lab);
+    }
 }

@@ -9,7 +9,7 @@ use netft_userspace::listing::Reload;
 use std::net::IpAddr;
 use std::time::Duration;
 use xtask::cluster::{Watch, adapter, ask, nodes, status};
-use xtask::lab::{Lab, LabGuard, boottime_ns, timing_lock};
+use xtask::lab::{Lab, LabGuard, Options, boottime_ns, timing_lock};
 use xtask::traffic::{Flow, FlowSpec};
 
 const NODES: [&str; 2] = ["n1", "n2"];
@@ -47,9 +47,14 @@ fn by_xdp(lab: &Lab, node: &str) -> (u64, u64) {
 }
 
 fn start(path: &str, networks: u32) -> LabGuard {
-    let mut options = options(2, networks);
-    options.settings.push(format!("datapath.path=\"{path}\"").parse().unwrap());
-    cluster(&options)
+    cluster(&queued(path, networks, 1))
+}
+
+/// Two nodes whose cables have `queues` queues.
+fn queued(path: &str, networks: u32, queues: u32) -> Options {
+    let mut options = options(2, networks).set(&format!("datapath.path=\"{path}\"")).unwrap();
+    options.shape.queues = queues;
+    options
 }
 
 #[test]
@@ -136,12 +141,94 @@ fn everything_that_goes_over_the_adapter_goes_by_af_xdp() {
 #[test]
 fn a_daemon_that_was_killed_gets_its_sockets_back() {
     let _alone = timing_lock().unwrap();
-    let lab = start("xdp", 2);
+    let lab = cluster(&queued("xdp", 2, 2));
     everywhere(&lab, DataWay::Xdp);
     let killed = lab.kill("n2").unwrap();
     lab.start("n2").unwrap();
     everywhere(&lab, DataWay::Xdp);
     assert_eq!(downs(&lab, killed.before_ns), Vec::<String>::new());
+    assert_eq!(paths(&lab, "n2").iter().map(|path| path.sockets).collect::<Vec<_>>(), [2, 2]);
+    each_thread_carries(&lab);
+}
+
+#[test]
+fn every_queue_has_a_socket_and_a_thread_that_carries_its_traffic() {
+    if thread_count(2) < 2 {
+        println!("one CPU: one thread has all queues, so there is nothing to see");
+        return;
+    }
+    let lab = cluster(&queued("socket", 1, 2));
+    everywhere(&lab, DataWay::Socket);
+    assert_eq!(status(&lab, "n1").unwrap().data.threads.len(), 1, "sockets need one");
+    for (path, way) in [("xdp", DataWay::Xdp), ("xdp-generic", DataWay::XdpGeneric)] {
+        for node in NODES {
+            reload_with(&lab, node, path);
+        }
+        everywhere(&lab, way);
+        for node in NODES {
+            assert_eq!(paths(&lab, node)[0].sockets, 2, "{path}");
+        }
+        each_thread_carries(&lab);
+    }
+    // Back to sockets: nothing of AF_XDP is left, and traffic flows.
+    for node in NODES {
+        reload_with(&lab, node, "socket");
+    }
+    everywhere(&lab, DataWay::Socket);
+    let peer = adapter(&lab, "n2").unwrap().ipv4.to_string();
+    output_of(&lab, "n1", &["ping", "-c20", "-i0.002", "-W5", &peer]);
+    eventually("all packet memory is given back", PATIENCE, || {
+        (status(&lab, "n1").unwrap().data.buffer_bytes == 0).then_some(())
+    });
+}
+
+#[test]
+fn more_queues_than_threads_are_all_served() {
+    let queues = 5;
+    let lab = cluster(&queued("xdp", 1, queues));
+    everywhere(&lab, DataWay::Xdp);
+    for node in NODES {
+        let status = status(&lab, node).unwrap();
+        assert_eq!(status.data.threads.len(), thread_count(queues as usize), "{node}");
+        assert_eq!(paths(&lab, node)[0].sockets, queues, "{node}");
+    }
+    each_thread_carries(&lab);
+    // Each thread gets a queue of the adapter that is made when this one is gone.
+    output_of(&lab, "n1", &["ip", "link", "del", "netft0"]);
+    let peer = adapter(&lab, "n2").unwrap().ipv4.to_string();
+    eventually("it is there again", PATIENCE, || {
+        let pinged = lab.exec("n1", &["ping", "-c1", "-W1", &peer]).unwrap();
+        pinged.status.success().then_some(())
+    });
+    each_thread_carries(&lab);
+}
+
+/// Data threads for so many queues.
+fn thread_count(queues: usize) -> usize {
+    queues.min(std::thread::available_parallelism().unwrap().get())
+}
+
+/// Sends datagrams of many flows, and sees that each thread of the sender sends some by AF_XDP, that all of them arrive by
+/// AF_XDP, and that none falls through to the kernel. By which queues they arrive is up to the switch, which has one for
+/// each pair of endpoints (`netft-userspace/tests/waste.rs` has both ends' queues joined).
+fn each_thread_carries(lab: &Lab) {
+    const FLOWS: u64 = 200;
+    let peer = adapter(lab, "n2").unwrap().ipv4;
+    let threads = |node| status(lab, node).unwrap().data.threads;
+    let fallen = || status(lab, "n2").unwrap().counters["fell_through"];
+    let (sent, received, fell) = (threads("n1"), by_xdp(lab, "n2").1, fallen());
+    // Each socket has another port, so another flow; nobody listens, and nobody needs to.
+    let flows = format!("for i in $(seq {FLOWS}); do echo flow > /dev/udp/{peer}/9; done");
+    lab.exec("n1", &["bash", "-c", &flows]).unwrap();
+    eventually("all of them have arrived", PATIENCE, || {
+        (by_xdp(lab, "n2").1 >= received + FLOWS).then_some(())
+    });
+    let now = threads("n1");
+    assert!(
+        now.iter().zip(&sent).all(|(now, then)| now.xdp_sent > then.xdp_sent),
+        "each thread sends: {sent:?} {now:?}"
+    );
+    assert_eq!(fallen(), fell, "every queue has its socket");
 }
 
 #[test]

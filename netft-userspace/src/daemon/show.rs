@@ -69,6 +69,7 @@ impl Daemon {
                 bytes_received: stats.bytes_received,
                 xdp_sent: stats.bypass_sent,
                 xdp_received: stats.bypass_received,
+                threads: stats.data_threads,
                 buffer_bytes: self.engine.paths().iter().map(|path| path.buffer_bytes).sum(),
                 drops: stats.drops.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
             },

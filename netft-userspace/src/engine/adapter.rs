@@ -1,17 +1,20 @@
-//! `netft0`: the persistent TAP device, its addresses, the neighbours behind it and the routes to them.
+//! `netft0`: the persistent TAP device with a queue for each data thread, its addresses, the neighbours behind it and the
+//! routes to them.
 
 use super::neighbours::{NDMSG, NUD_PERMANENT, NUD_STALE, Neighbour};
 use crate::rtnl::{
     self, AF_INET, AF_INET6, CREATE_OR_REPLACE, Client, Request, attributes, family_and_bytes, kind, string,
     u32_at,
 };
-use crate::sys::device::{Persistence, open_tap, persist_tap};
+use crate::sys;
+use crate::sys::device::{Persistence, TapQueues, open_tap, persist_tap, receive_queues};
 use netft_core::membership::Adapter;
 use netft_core::types::NodeId;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,7 +58,9 @@ const IFADDR: usize = 8;
 pub struct NetAdapter {
     name: String,
     ifindex: u32,
-    tap: Arc<File>,
+    /// Its queues, in order.
+    taps: Vec<Arc<File>>,
+    origin: Origin,
     client: Client,
     identity: Adapter,
     peers: BTreeMap<NodeId, Adapter>,
@@ -63,6 +68,18 @@ pub struct NetAdapter {
     left: Option<(Vec<Ipv4Addr>, Instant)>,
 }
 
+/// Where the device comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Made, or taken over.
+    Usual,
+    /// Made in place of one with a single queue, as versions before had it.
+    Replaced,
+}
+
+/// How long the device may be another process's, and between looks.
+const BUSY_PATIENCE: Duration = Duration::from_millis(500);
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// How long peers of an earlier daemon have to say that they are there.
 const CLAIM: Duration = Duration::from_secs(10);
 
@@ -70,13 +87,14 @@ impl NetAdapter {
     /// Makes the device, or takes over the one that an earlier daemon left, with its neighbours.
     pub fn open(name: &str, identity: Adapter) -> Result<Self, AdapterError> {
         let open = |error| AdapterError::Open { name: name.to_owned(), error };
-        let tap = open_tap(name).map_err(open)?;
+        let (tap, origin) = first_queue(name).map_err(open)?;
         let mut client = Client::new().map_err(open)?;
         let ifindex = find(&mut client, name).map_err(open)?;
         let mut this = Self {
             name: name.to_owned(),
             ifindex,
-            tap: Arc::new(tap),
+            taps: vec![Arc::new(tap)],
+            origin,
             client,
             identity,
             peers: BTreeMap::new(),
@@ -95,14 +113,44 @@ impl NetAdapter {
         for (peer, adapter) in &self.peers {
             new.set_peer(*peer, *adapter)?;
         }
+        for _ in 1..self.taps.len() {
+            new.add_queue()?;
+        }
         new.keep()?;
         *self = new;
         Ok(())
     }
 
-    /// The device's descriptor.
-    pub fn tap(&self) -> Arc<File> {
-        Arc::clone(&self.tap)
+    /// Where it comes from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Whether somebody removed the device.
+    pub fn is_lost(&self) -> bool {
+        let mut fds = [sys::poll_in(self.taps[0].as_fd())];
+        // What can't be polled isn't there.
+        sys::poll(&mut fds, Some(0)).is_err() || fds[0].revents & libc::POLLERR != 0
+    }
+
+    /// Descriptors of its queues, in order; at least one.
+    pub fn taps(&self) -> &[Arc<File>] {
+        &self.taps
+    }
+
+    /// One more queue. From now on some of what is sent into the device waits there.
+    pub fn add_queue(&mut self) -> Result<Arc<File>, AdapterError> {
+        let open = |error| AdapterError::Open { name: self.name.clone(), error };
+        let tap = Arc::new(open_tap(&self.name, TapQueues::Multiple).map_err(open)?);
+        self.taps.push(Arc::clone(&tap));
+        Ok(tap)
+    }
+
+    /// Takes the last queue away; what waits there is lost.
+    pub fn remove_queue(&mut self) {
+        if self.taps.len() > 1 {
+            self.taps.pop();
+        }
     }
 
     /// What it is set to.
@@ -192,13 +240,13 @@ impl NetAdapter {
 
     /// From now on the device outlives this process.
     pub fn keep(&self) -> Result<(), AdapterError> {
-        persist_tap(&self.tap, Persistence::Keep)
+        persist_tap(&self.taps[0], Persistence::Keep)
             .map_err(|error| AdapterError::Open { name: self.name.clone(), error })
     }
 
-    /// Removes the device with all that hangs on it, as soon as all descriptors from [`Self::tap`] are closed.
+    /// Removes the device with all that hangs on it, as soon as all descriptors from [`Self::taps`] are closed.
     pub fn remove(self) -> Result<(), AdapterError> {
-        persist_tap(&self.tap, Persistence::Remove).map_err(|error| AdapterError::Set {
+        persist_tap(&self.taps[0], Persistence::Remove).map_err(|error| AdapterError::Set {
             name: self.name,
             what: "the removal".to_owned(),
             error,
@@ -379,6 +427,36 @@ impl NetAdapter {
             request.attribute(RTA_PRIORITY, &3343u32.to_ne_bytes())
         }
     }
+}
+
+/// The first queue of the device. A daemon that was killed may not have let go of it yet.
+fn first_queue(name: &str) -> io::Result<(File, Origin)> {
+    let deadline = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match try_first_queue(name) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// A device that has a single queue takes no second one (EINVAL). It is replaced: its addresses are set anyway, and peers
+/// say hello again. Of the other kind anybody may open one more queue, so it must be seen whether somebody else has any.
+fn try_first_queue(name: &str) -> io::Result<(File, Origin)> {
+    let (tap, origin) = match open_tap(name, TapQueues::Multiple) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            // EBUSY if somebody uses it. It goes as soon as it is closed.
+            persist_tap(&open_tap(name, TapQueues::Single)?, Persistence::Remove)?;
+            (open_tap(name, TapQueues::Multiple)?, Origin::Replaced)
+        }
+        tap => (tap?, Origin::Usual),
+    };
+    if receive_queues(name) > 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    Ok((tap, origin))
 }
 
 /// The index of the interface `name`.

@@ -18,7 +18,9 @@ mod xsk;
 pub use crate::sys::boottime as now;
 pub use adapter::AdapterError;
 pub use maps::MapsError;
-pub use types::{EngineInput, EngineOptions, EngineStats, InterfaceReport, StopMode, Wait, XdpMode};
+pub use types::{
+    DataThread, EngineInput, EngineOptions, EngineStats, InterfaceReport, StopMode, Wait, XdpMode,
+};
 pub use xdp::XdpError;
 pub use xsk::{DataWay, DatapathOptions, PathReport, PathWish};
 
@@ -42,7 +44,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use xdp::Attachments;
@@ -156,6 +158,12 @@ impl Engine {
         maps.engine_state().dead_interfaces.store(0, Ordering::Release);
 
         let adapter = NetAdapter::open(&options.adapter_name, options.adapter)?;
+        if adapter.origin() == adapter::Origin::Replaced {
+            notes.push(format!(
+                "the adapter {} was another version's, with a single queue: it was made anew",
+                options.adapter_name
+            ));
+        }
         if let Err(error) = sys::lock_memory() {
             notes.push(format!(
                 "memory can't be locked ({error}): the engine may be late when the machine swaps; give netftd CAP_IPC_LOCK or LimitMEMLOCK=infinity"
@@ -165,7 +173,7 @@ impl Engine {
         let stored = maps.engine_state().persistent[0].load(Ordering::Acquire);
         let data = Data::start(data::Setup {
             cluster_id: options.cluster_id,
-            tap: adapter.tap(),
+            tap: Arc::clone(&adapter.taps()[0]),
             maps: Arc::clone(maps),
             plane: DataPlane::new(options.cluster_id, options.node_id, stored, now()),
             control: Arc::clone(&control),
@@ -248,6 +256,7 @@ impl Engine {
             .map(|(interface, report)| (interface, report.mode))
             .collect();
         self.bypass.update(&usable, &mut self.data);
+        self.add_data_threads();
         let usable: Vec<&Interface> = usable.into_iter().map(|(interface, _)| interface).collect();
 
         let addresses = usable.iter().flat_map(|interface| &interface.addresses);
@@ -257,12 +266,12 @@ impl Engine {
         }
         let changes = self.sockets.update(usable.iter().copied());
         for local in changes.closed {
-            self.data.send(data::Command::RemoveSocket(local));
+            self.data.remove_socket(local);
         }
         for local in &changes.opened {
             if let Some(endpoint) = self.sockets.get(*local) {
                 let socket = Arc::clone(&endpoint.data);
-                self.data.send(data::Command::AddSocket(data::Socket { local: *local, socket }));
+                self.data.add_socket(data::Socket { local: *local, socket });
             }
         }
         for (address, name, error) in changes.failed {
@@ -295,6 +304,24 @@ impl Engine {
             }
         }
         reports
+    }
+
+    /// As many data threads as the interface with the most queues has sockets, at most one per CPU.
+    fn add_data_threads(&mut self) {
+        let wanted = self.bypass.queues().min(sys::allowed_cpus().len());
+        while self.data.threads() < wanted {
+            let queue = match self.adapter.add_queue() {
+                Ok(queue) => queue,
+                Err(error) => {
+                    return self.note(format!("{error}; {} data threads it is", self.data.threads()));
+                }
+            };
+            if let Err(error) = self.data.add_thread(queue) {
+                // Nobody would read it.
+                self.adapter.remove_queue();
+                return self.note(EngineError::Threads(error).to_string());
+            }
+        }
     }
 
     fn attach(&mut self, interface: &Interface) -> InterfaceReport {
@@ -351,13 +378,13 @@ impl Engine {
 
     /// A peer's `netft0` is here: neighbour entries and the frame table follow. Idempotent.
     pub async fn set_peer_adapter(&mut self, peer: NodeId, adapter: Adapter) -> Result<(), EngineError> {
-        self.data.send(data::Command::SetPeer(peer, adapter.mac));
+        self.data.set_peer(peer, adapter.mac);
         Ok(self.adapter.set_peer(peer, adapter)?)
     }
 
     /// It is gone. Idempotent.
     pub async fn remove_peer_adapter(&mut self, peer: NodeId) {
-        self.data.send(data::Command::RemovePeer(peer));
+        self.data.remove_peer(peer);
         self.adapter.remove_peer(peer);
     }
 
@@ -440,7 +467,8 @@ impl Engine {
         if let Some(input) = self.pending.pop_front() {
             return Some(input);
         }
-        if self.data.status.adapter_lost.swap(false, Ordering::AcqRel) {
+        // Every thread says so, some when it is there again.
+        if self.data.board.adapter_lost.swap(false, Ordering::AcqRel) && self.adapter.is_lost() {
             return Some(EngineInput::Note(self.restore_adapter()));
         }
         None
@@ -451,7 +479,7 @@ impl Engine {
         let name = self.options.adapter_name.clone();
         match self.adapter.reopen() {
             Ok(()) => {
-                self.data.send(data::Command::SetAdapter(self.adapter.tap()));
+                self.data.set_adapter(self.adapter.taps());
                 format!("the adapter {name} was removed by another program; it was made again")
             }
             Err(error) => {
@@ -476,8 +504,12 @@ impl Engine {
 
     /// The engine's own numbers.
     pub fn stats(&self) -> EngineStats {
-        let (detection, data) = (&self.detection.status, &self.data.status);
+        let detection = &self.detection.status;
         let views = detection.views.read();
+        let data = self.data.statuses();
+        let sum = |word: fn(&data::Status) -> &AtomicU64| {
+            data.clone().map(|thread| word(thread).load(Ordering::Relaxed)).sum()
+        };
         EngineStats {
             loop_gap_max_ns: detection.gap_max_ns.load(Ordering::Relaxed),
             loop_stalls: detection.stalls.load(Ordering::Relaxed),
@@ -489,13 +521,14 @@ impl Engine {
             postponed_verdicts: views.counters.postponed_verdicts,
             requests: views.counters.requests,
             rtt: views.rtt,
-            frames_sent: data.frames_sent.load(Ordering::Relaxed),
-            bytes_sent: data.bytes_sent.load(Ordering::Relaxed),
-            frames_received: data.frames_received.load(Ordering::Relaxed),
-            bytes_received: data.bytes_received.load(Ordering::Relaxed),
-            bypass_sent: data.bypass_sent.load(Ordering::Relaxed),
-            bypass_received: data.bypass_received.load(Ordering::Relaxed),
-            drops: data.drops(),
+            frames_sent: sum(|thread| &thread.frames_sent),
+            bytes_sent: sum(|thread| &thread.bytes_sent),
+            frames_received: sum(|thread| &thread.frames_received),
+            bytes_received: sum(|thread| &thread.bytes_received),
+            bypass_sent: sum(|thread| &thread.bypass_sent),
+            bypass_received: sum(|thread| &thread.bypass_received),
+            data_threads: data.clone().map(data::Status::frames).collect(),
+            drops: data::Status::drops(data),
         }
     }
 

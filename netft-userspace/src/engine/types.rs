@@ -134,6 +134,21 @@ pub struct EngineStats {
     pub bypass_sent: u64,
     /// How many of the frames received came by AF_XDP.
     pub bypass_received: u64,
+    /// What each data thread has done of that.
+    pub data_threads: Vec<DataThread>,
     /// Data frames dropped, by reason; all reasons, also those at 0.
     pub drops: Vec<(&'static str, u64)>,
+}
+
+/// What one data thread has done. The first also has what the kernel's UDP sockets receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DataThread {
+    /// Frames sent to peers.
+    pub frames_sent: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// How many of the frames sent went by AF_XDP.
+    pub xdp_sent: u64,
+    /// How many of the frames received came by AF_XDP.
+    pub xdp_received: u64,
 }

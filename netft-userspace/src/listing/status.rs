@@ -1,7 +1,7 @@
 //! `netft status`: one page about this node.
 
 use super::Adapter;
-use crate::engine::{PathReport, Wait, XdpMode};
+use crate::engine::{DataThread, PathReport, Wait, XdpMode};
 use netft_core::types::{LinkState, NodeState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -206,6 +206,8 @@ pub struct Data {
     pub xdp_sent: u64,
     /// How many of the frames received came by AF_XDP.
     pub xdp_received: u64,
+    /// The same per data thread: one for each queue of the interface with the most, if the machine has so many CPUs.
+    pub threads: Vec<DataThread>,
     /// Memory for packets of the AF_XDP sockets, in bytes.
     pub buffer_bytes: u64,
     /// Frames dropped, by reason.

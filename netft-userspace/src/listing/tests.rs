@@ -217,7 +217,11 @@ fn status_is_as_documented() {
         peers: Tally { up: 1, total: 2 },
         routes: Tally { up: 2, total: 4 },
         rtt: Rtt::new(&[(1_023, 2)]),
-        data: Data { drops: BTreeMap::from([("no_route".into(), 0)]), ..Data::default() },
+        data: Data {
+            threads: vec![crate::engine::DataThread::default()],
+            drops: BTreeMap::from([("no_route".into(), 0)]),
+            ..Data::default()
+        },
         counters: BTreeMap::from([("leg1".into(), 5)]),
     };
     snapshot(
@@ -242,7 +246,9 @@ fn status_is_as_documented() {
             "rtt": { "samples": 2, "p50_us": 1.023, "p99_us": 1.023, "max_us": 1.023,
                      "histogram": [{ "le_us": 1.023, "count": 2 }] },
             "data": { "frames_sent": 0, "bytes_sent": 0, "frames_received": 0, "bytes_received": 0,
-                      "xdp_sent": 0, "xdp_received": 0, "buffer_bytes": 0,
+                      "xdp_sent": 0, "xdp_received": 0,
+                      "threads": [{ "frames_sent": 0, "frames_received": 0, "xdp_sent": 0, "xdp_received": 0 }],
+                      "buffer_bytes": 0,
                       "drops": { "no_route": 0 } },
             "counters": { "leg1": 5 },
         }),

@@ -39,8 +39,18 @@ fn request(name: &str) -> io::Result<Request> {
     Ok(request)
 }
 
-/// Opens the TAP device `name`, non-blocking, one Ethernet frame per read and write; makes it if there is none.
-pub fn open_tap(name: &str) -> io::Result<File> {
+/// How many descriptors a TAP device may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TapQueues {
+    /// One.
+    Single,
+    /// One for each of its queues: every call of [`open_tap`] adds a queue, which goes when the descriptor is closed.
+    Multiple,
+}
+
+/// Opens the TAP device `name`, non-blocking, one Ethernet frame per read and write; makes it if there is none. EINVAL if
+/// there is one of the other kind of `queues`.
+pub fn open_tap(name: &str, queues: TapQueues) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -48,7 +58,11 @@ pub fn open_tap(name: &str) -> io::Result<File> {
         .open("/dev/net/tun")
         .map_err(|error| io::Error::new(error.kind(), format!("/dev/net/tun: {error}")))?;
     let mut request = request(name)?;
-    request.value.flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI).unwrap_or(0);
+    let kind = match queues {
+        TapQueues::Single => 0,
+        TapQueues::Multiple => libc::IFF_MULTI_QUEUE,
+    };
+    request.value.flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI | kind).unwrap_or(0);
     // SAFETY: TUNSETIFF reads and writes a struct ifreq, as large as `Request` or smaller.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) })?;
     Ok(file)

@@ -89,6 +89,9 @@ struct Up {
     /// Two cluster subnets and two client subnets, joined by a router.
     #[arg(long)]
     routed: bool,
+    /// How many queues each cable has in each direction.
+    #[arg(long, default_value_t = 1)]
+    queues: u32,
     /// Put a TOML value at a dotted key of every node's netft.toml. Repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE", action = ArgAction::Append)]
     settings: Vec<Setting>,
@@ -177,7 +180,8 @@ pub fn run(args: Args) -> Result<()> {
 
 fn run_up(name: &str, up: Up) -> Result<()> {
     let networks = up.networks.unwrap_or(if up.routed { 4 } else { 2 });
-    let shape = Shape { name: name.to_owned(), nodes: up.nodes, networks, routed: up.routed };
+    let shape =
+        Shape { name: name.to_owned(), nodes: up.nodes, networks, routed: up.routed, queues: up.queues };
     let daemons = if up.daemon_less { Daemons::None } else { Daemons::Started };
     if daemons == Daemons::Started {
         super::build()?;

@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_node_knows_one_address_of_each_peer() {
-        let shape = Shape { name: "x".to_owned(), nodes: 3, networks: 2, routed: false };
+        let shape = Shape { name: "x".to_owned(), nodes: 3, networks: 2, routed: false, queues: 1 };
         let table = node(&shape, 2);
         let peers = table["peer"].as_table().unwrap();
         assert_eq!(peers.keys().collect::<Vec<_>>(), ["n1", "n3"]);
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_routed_peer_is_met_on_its_own_cluster_subnet() {
-        let shape = Shape { name: "x".to_owned(), nodes: 2, networks: 4, routed: true };
+        let shape = Shape { name: "x".to_owned(), nodes: 2, networks: 4, routed: true, queues: 1 };
         let table = node(&shape, 1);
         let peers = table["peer"].as_table().unwrap();
         assert_eq!(peers["n2"]["addresses"].as_array().unwrap(), &[Value::String("10.77.2.2".to_owned())]);

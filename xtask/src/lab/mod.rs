@@ -65,7 +65,7 @@ pub enum Daemons {
 impl Options {
     /// A lab of `nodes` nodes on `networks` networks with daemons.
     pub fn new(name: &str, nodes: u32, networks: u32) -> Self {
-        let shape = Shape { name: name.to_owned(), nodes, networks, routed: false };
+        let shape = Shape { name: name.to_owned(), nodes, networks, routed: false, queues: 1 };
         Self { shape, settings: Vec::new(), daemons: Daemons::Started }
     }
 
@@ -177,7 +177,7 @@ impl Lab {
     /// if there is none.
     pub fn down(name: &str) -> Result<()> {
         ready()?;
-        let shape = Shape { name: name.to_owned(), nodes: 1, networks: 1, routed: false };
+        let shape = Shape { name: name.to_owned(), nodes: 1, networks: 1, routed: false, queues: 1 };
         shape.check()?;
         // By name, not by record: what a broken `up` left behind must go as well.
         let namespaces: Vec<_> = namespace::names().into_iter().filter(|full| belongs(name, full)).collect();

@@ -11,6 +11,8 @@ pub const ROUTER_HOST: u32 = 254;
 pub const MAX_NODES: u32 = 64;
 /// Most networks: what one node may announce in its hello, half of them IPv6.
 pub const MAX_NETWORKS: u32 = 8;
+/// Most queues of a cable.
+pub const MAX_QUEUES: u32 = 16;
 
 /// The shape of a lab. Everything else about its topology is computed from these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,14 @@ pub struct Shape {
     pub networks: u32,
     /// Two halves of the nodes on subnets of their own, with a router between.
     pub routed: bool,
+    /// Queues of every cable, in each direction.
+    #[serde(default = "one")]
+    pub queues: u32,
+}
+
+/// As many queues as labs had that don't say how many.
+fn one() -> u32 {
+    1
 }
 
 /// Who has a namespace with interfaces on the switch.
@@ -76,6 +86,11 @@ impl Shape {
         ensure!(
             !self.routed || self.networks == 4,
             "--routed makes 4 networks (two cluster subnets, two client subnets): leave --networks out"
+        );
+        ensure!(
+            (1..=MAX_QUEUES).contains(&self.queues),
+            "{} queues: a cable has 1 to {MAX_QUEUES}",
+            self.queues
         );
         Ok(())
     }
@@ -228,7 +243,7 @@ mod tests {
     use super::*;
 
     fn shape(nodes: u32, networks: u32, routed: bool) -> Shape {
-        Shape { name: "nf".to_owned(), nodes, networks, routed }
+        Shape { name: "nf".to_owned(), nodes, networks, routed, queues: 1 }
     }
 
     #[test]

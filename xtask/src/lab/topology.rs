@@ -60,11 +60,15 @@ pub fn build(shape: &Shape) -> Result<()> {
 fn cables(shape: &Shape) -> String {
     let mut text = String::new();
     let switch = shape.switch();
+    let queues = match shape.queues {
+        1 => String::new(),
+        more => format!("numtxqueues {more} numrxqueues {more} "),
+    };
     for host in shape.hosts() {
         for network in shape.networks_of(host) {
             let _ = writeln!(
                 text,
-                "link add {} index {} netns {} mtu 1500 type veth peer name {} index {} netns {switch} mtu 1500",
+                "link add {} index {} netns {} mtu 1500 {queues}type veth peer name {} index {} netns {switch} mtu 1500 {queues}",
                 network_name(network),
                 interface_index(network),
                 shape.namespace(host),

@@ -1,4 +1,4 @@
-//! What data threads tell each other and the control thread about the interfaces' AF_XDP sockets, by atomics.
+//! What data threads and the control thread tell each other, by atomics: mostly about the interfaces' AF_XDP sockets.
 
 use netft_core::types::InterfaceNumber;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,11 +9,20 @@ pub struct Board {
     lines: [Line; InterfaceNumber::LIMIT as usize],
     /// Something changed that the control thread should tell.
     pub changed: AtomicBool,
+    /// All threads should end.
+    pub stop: AtomicBool,
+    /// The adapter was removed behind our back.
+    pub adapter_lost: AtomicBool,
 }
 
 impl Default for Board {
     fn default() -> Self {
-        Self { lines: std::array::from_fn(|_| Line::default()), changed: AtomicBool::new(false) }
+        Self {
+            lines: std::array::from_fn(|_| Line::default()),
+            changed: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            adapter_lost: AtomicBool::new(false),
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use std::sync::atomic::Ordering;
 /// How long a socket is emptied after XDP was told to give it nothing more: programs that run meanwhile may not have
 /// heard of it, and frames may be on their way out.
 const LINGER_NS: Nanos = 20_000_000;
+/// Between looks at what the kernel dropped.
+const COUNT_NS: Nanos = 500_000_000;
 /// Between flushes of what the kernel wouldn't take.
 const RETRY_NS: Nanos = 1_000_000;
 /// An engine that hasn't ticked for so long won't answer probes either.
@@ -45,6 +47,8 @@ struct Proving {
 pub(super) struct Bypass {
     pub(super) ports: Vec<Owned>,
     proving: Vec<Proving>,
+    /// When losses are counted next.
+    counts_ns: Nanos,
     maps: Arc<SharedMaps>,
     board: Arc<Board>,
 }
@@ -60,7 +64,7 @@ pub(super) struct Solicitation {
 
 impl Bypass {
     pub(super) fn new(maps: Arc<SharedMaps>, board: Arc<Board>) -> Self {
-        Self { ports: Vec::new(), proving: Vec::new(), maps, board }
+        Self { ports: Vec::new(), proving: Vec::new(), counts_ns: 0, maps, board }
     }
 
     /// Carries out a command that is about sockets.
@@ -72,7 +76,6 @@ impl Bypass {
             Command::RemovePorts(interface) => {
                 if self.proving.iter().any(|proving| proving.interface == interface) {
                     self.proving.retain(|proving| proving.interface != interface);
-                    self.steer(interface, DataPath::default());
                     self.board.line(interface).set_ways(Ways::default());
                 }
                 for owned in self.ports.iter_mut().filter(|owned| owned.interface == interface) {
@@ -83,7 +86,6 @@ impl Bypass {
                 let arrivals = self.board.line(interface).arrivals.load(Ordering::Relaxed);
                 self.proving.retain(|proving| proving.interface != interface);
                 self.proving.push(Proving { interface, ifindex, prover: Prover::new(now), arrivals });
-                self.steer(interface, DataPath { ifindex, steering: Steering::Probes });
             }
             // The others are the worker's.
             _ => {}
@@ -97,8 +99,12 @@ impl Bypass {
         self.ports.len() < before
     }
 
-    /// Counts what the kernel dropped for want of room, and buffers that went astray.
-    pub(super) fn count_losses(&mut self, status: &Status) {
+    /// Counts what the kernel dropped for want of room, and buffers that went astray, if it is time to.
+    pub(super) fn count_losses(&mut self, now: Nanos, status: &Status) {
+        if now < self.counts_ns {
+            return;
+        }
+        self.counts_ns = now + COUNT_NS;
         for owned in &mut self.ports {
             let now = [owned.port.rings().dropped(), owned.port.frames().strays()];
             for (reason, (now, counted)) in
@@ -115,7 +121,8 @@ impl Bypass {
         let closing = self.ports.iter().filter_map(|owned| owned.closes_ns);
         let unsent = self.ports.iter().filter(|owned| owned.port.is_unsent()).map(|_| now + RETRY_NS);
         let proving = self.proving.iter().map(|proving| proving.prover.due_ns());
-        closing.chain(unsent).chain(proving).min()
+        let counting = self.ports.first().map(|_| self.counts_ns);
+        closing.chain(unsent).chain(proving).chain(counting).min()
     }
 
     /// What to wait for.
@@ -177,8 +184,11 @@ impl Bypass {
                 line.set_ways(ways);
             }
             if ways.receive != old.receive {
-                let steering = if ways.receive { Steering::Everything } else { Steering::Probes };
-                self.steer(interface, DataPath { ifindex, steering });
+                let (from, to) = match ways.receive {
+                    true => (Steering::Probes, Steering::Everything),
+                    false => (Steering::Everything, Steering::Probes),
+                };
+                self.steer(interface, ifindex, from, to);
             }
             if let Some((by, number)) = probe {
                 solicit(self, Solicitation { interface, by, number });
@@ -190,8 +200,11 @@ impl Bypass {
         changed
     }
 
-    fn steer(&self, interface: InterfaceNumber, path: DataPath) {
-        self.maps.paths.get(usize::from(interface.get())).store(path.to_word(), Ordering::Release);
+    /// Unless the control thread has withdrawn these sockets meanwhile.
+    fn steer(&self, interface: InterfaceNumber, ifindex: u32, from: Steering, to: Steering) {
+        let word = |steering| DataPath { ifindex, steering }.to_word();
+        let path = self.maps.paths.get(usize::from(interface.get()));
+        let _ = path.compare_exchange(word(from), word(to), Ordering::Release, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,8 @@
-//! What the data thread counts.
+//! What a data thread counts.
 
+use crate::engine::DataThread;
 use netft_core::data::DataReject;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why frames are dropped, beyond [`DataReject`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +35,10 @@ const DROP_NAMES: [&str; 11] = [
     "xdp_stray_buffer",
 ];
 const REASONS: usize = DROP_NAMES.len() + DataReject::COUNT;
-/// Counters, and the request to stop.
+
+/// One thread's counters.
 #[derive(Debug)]
 pub struct Status {
-    /// Ask the thread to end.
-    pub stop: AtomicBool,
-    /// The adapter was removed behind our back.
-    pub adapter_lost: AtomicBool,
     /// Frames sent.
     pub frames_sent: AtomicU64,
     /// Bytes of them.
@@ -57,10 +55,24 @@ pub struct Status {
 }
 
 impl Status {
-    /// Every reason with its count.
-    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+    /// Every reason with its count over all threads.
+    pub fn drops<'a>(threads: impl Iterator<Item = &'a Self> + Clone) -> Vec<(&'static str, u64)> {
         let names = DROP_NAMES.into_iter().chain(DataReject::NAMES);
-        names.zip(&self.drops).map(|(name, count)| (name, count.load(Ordering::Relaxed))).collect()
+        let count = |index: usize| {
+            threads.clone().map(|thread| thread.drops[index].load(Ordering::Relaxed)).sum::<u64>()
+        };
+        names.enumerate().map(|(index, name)| (name, count(index))).collect()
+    }
+
+    /// Frames alone.
+    pub fn frames(&self) -> DataThread {
+        let get = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        DataThread {
+            frames_sent: get(&self.frames_sent),
+            frames_received: get(&self.frames_received),
+            xdp_sent: get(&self.bypass_sent),
+            xdp_received: get(&self.bypass_received),
+        }
     }
 
     pub(super) fn lose(&self, reason: Loss, frames: usize) {
@@ -75,8 +87,6 @@ impl Status {
 impl Default for Status {
     fn default() -> Self {
         Self {
-            stop: AtomicBool::new(false),
-            adapter_lost: AtomicBool::new(false),
             frames_sent: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
             frames_received: AtomicU64::new(0),

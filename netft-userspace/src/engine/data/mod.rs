@@ -1,12 +1,16 @@
 //! The data threads: carry frames between `netft0` and the UDP or AF_XDP sockets, and hand hellos to the control thread.
 //! They never wait for the control thread, and allocate nothing per frame.
 //!
-//! Thread q owns queue q of `netft0` and, of every interface that has so many queues, the AF_XDP socket of queue q. The
-//! first, the leader, also has the UDP sockets, and finds out which AF_XDP sockets work.
+//! Thread q owns queue q of `netft0` and, of every interface that has so many queues, the AF_XDP socket of queue q; what is
+//! beyond the last thread goes round. So nothing on a frame's way is shared but the session's numbering and window. The
+//! first thread, the leader, also has the UDP sockets, and finds out which AF_XDP sockets work. Threads are added as
+//! interfaces need them, and stay until the engine stops.
 
 mod board;
 mod bypass;
 mod counters;
+mod incoming;
+mod outgoing;
 mod prover;
 mod worker;
 
@@ -16,7 +20,8 @@ use super::xsk::{Headers, XskPort};
 use crate::sys;
 use crate::sys::socket::SocketAddress;
 pub use board::{Board, Ways};
-use counters::Status;
+pub use counters::Status;
+use netft_common::map::{DataPath, Steering};
 use netft_common::wire;
 use netft_core::data::{DataKeys, DataPlane, DataRoute, HEADROOM, Session};
 use netft_core::types::{InterfaceNumber, Nanos, NodeId, Slot};
@@ -29,7 +34,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use worker::Worker;
+use worker::{Leader, Worker};
 
 /// Largest frame that is carried: a jumbo frame with a VLAN tag.
 pub const MAX_FRAME: usize = 9216 + 18;
@@ -42,12 +47,12 @@ pub const MAX_HELLO: usize =
 const HELLOS: usize = 256;
 const COMMANDS: usize = 4096;
 
-/// What the control thread asks.
+/// What the control thread asks of a thread.
 #[derive(Debug)]
-pub enum Command {
-    /// Receive on this socket.
+enum Command {
+    /// The leader: receive on this socket.
     AddSocket(Socket),
-    /// Forget the socket of this address.
+    /// The leader: forget the socket of this address.
     RemoveSocket(IpAddr),
     /// A route over which frames may go.
     SetRoute(Slot, Box<Route>),
@@ -59,13 +64,14 @@ pub enum Command {
     SetPeer(NodeId, [u8; 6]),
     /// A peer is gone.
     RemovePeer(NodeId),
-    /// Another descriptor of the adapter.
+    /// The thread's queue of another adapter.
     SetAdapter(Arc<File>),
-    /// An AF_XDP socket of this thread's queue; the kernel's map of sockets has it already.
+    /// An AF_XDP socket; the kernel's map of sockets has it already.
     AddPort(InterfaceNumber, Box<XskPort>),
-    /// Give up the AF_XDP sockets of an interface.
+    /// Give up the AF_XDP sockets of an interface: nothing is steered to them any more.
     RemovePorts(InterfaceNumber),
-    /// The leader: see whether the AF_XDP sockets of this interface (kernel index) work, and use them.
+    /// The leader: see whether the AF_XDP sockets of this interface (kernel index) work, and use them: probes are steered
+    /// to them.
     Prove(InterfaceNumber, u32),
 }
 
@@ -114,24 +120,27 @@ impl HelloFrame {
         &self.bytes[..self.length]
     }
 }
+
 /// The control thread's end.
 #[derive(Debug)]
 pub struct Data {
     threads: Vec<Thread>,
     /// Hellos that arrived.
     pub hellos: Consumer<HelloFrame>,
-    /// Numbers.
-    pub status: Arc<Status>,
     /// Which ways work.
     pub board: Arc<Board>,
+    shared: Shared,
     plane: DataPlane,
-    routes: BTreeMap<Slot, NodeId>,
+    // What a thread that is added must know.
+    routes: BTreeMap<Slot, Route>,
+    peers: BTreeMap<NodeId, [u8; 6]>,
 }
 
 #[derive(Debug)]
 struct Thread {
     commands: Producer<Command>,
     wake: Arc<OwnedFd>,
+    status: Arc<Status>,
     handle: Option<JoinHandle<()>>,
 }
 
@@ -140,7 +149,7 @@ struct Thread {
 pub struct Setup {
     /// The cluster.
     pub cluster_id: u32,
-    /// The adapter.
+    /// The adapter's first queue.
     pub tap: Arc<File>,
     /// The maps.
     pub maps: Arc<SharedMaps>,
@@ -153,71 +162,134 @@ pub struct Setup {
 impl Data {
     /// Starts the leader.
     pub fn start(setup: Setup) -> io::Result<Self> {
-        let (commands, command_queue) = rtrb::RingBuffer::new(COMMANDS);
         let (hello_queue, hellos) = rtrb::RingBuffer::new(HELLOS);
-        let status = Arc::new(Status::default());
         let board = Arc::new(Board::default());
-        let plane = setup.plane.clone();
-        let wake = Arc::new(sys::event_fd()?);
         let shared = Shared {
             cluster_id: setup.cluster_id,
             maps: setup.maps,
-            status: Arc::clone(&status),
             board: Arc::clone(&board),
             control: setup.control,
         };
-        let worker =
-            Worker::new(setup.tap, setup.plane, shared, Arc::clone(&wake), command_queue, hello_queue);
-        let handle = std::thread::Builder::new().name("netft-data".to_owned()).spawn(move || {
-            let guard = AbortOnPanic;
-            // Ahead of ordinary work, but no real-time: a flood must not starve the machine. Without the right to it,
-            // ordinary it is.
-            let _ = sys::schedule_ordinary(-10);
-            worker.run();
-            drop(guard);
-        })?;
-        let threads = vec![Thread { commands, wake, handle: Some(handle) }];
-        Ok(Self { threads, hellos, status, board, plane, routes: BTreeMap::new() })
+        let leader = Leader::new(hello_queue);
+        let thread = Thread::start(0, setup.tap, setup.plane.clone(), shared.clone(), Some(leader))?;
+        Ok(Self {
+            threads: vec![thread],
+            hellos,
+            board,
+            shared,
+            plane: setup.plane,
+            routes: BTreeMap::new(),
+            peers: BTreeMap::new(),
+        })
     }
 
-    /// Hands a command over. Waits (milliseconds) in the unlikely case that [`COMMANDS`] are under way.
-    pub fn send(&mut self, command: Command) {
-        let thread = &mut self.threads[0];
-        let mut command = command;
-        while let Err(rtrb::PushError::Full(back)) = thread.commands.push(command) {
-            command = back;
-            sys::wake(thread.wake.as_fd());
-            std::thread::sleep(std::time::Duration::from_millis(1));
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Starts one more, for the next queue of the adapter.
+    pub fn add_thread(&mut self, tap: Arc<File>) -> io::Result<()> {
+        let number = self.threads.len();
+        let mut thread = Thread::start(number, tap, self.plane.clone(), self.shared.clone(), None)?;
+        for (slot, route) in &self.routes {
+            // Its plane has every session that there is.
+            thread.send(Command::SetRoute(*slot, Box::new(route.clone())));
         }
-        sys::wake(thread.wake.as_fd());
+        for (peer, mac) in &self.peers {
+            thread.send(Command::SetPeer(*peer, *mac));
+        }
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Each thread's counters.
+    pub fn statuses(&self) -> impl Iterator<Item = &Status> + Clone {
+        self.threads.iter().map(|thread| &*thread.status)
+    }
+
+    /// Receive on this socket.
+    pub fn add_socket(&mut self, socket: Socket) {
+        self.threads[0].send(Command::AddSocket(socket));
+    }
+
+    /// Forget the socket of this address.
+    pub fn remove_socket(&mut self, local: IpAddr) {
+        self.threads[0].send(Command::RemoveSocket(local));
     }
 
     /// A route over which frames may go, and the keys of the session with its peer. Idempotent.
     pub fn set_route(&mut self, slot: Slot, route: Route, keys: DataKeys) {
         let peer = route.peer;
         self.plane.set_peer(peer, keys);
-        if let Some(session) = self.plane.session(peer) {
-            self.send(Command::SetSession(peer, session));
+        let session = self.plane.session(peer);
+        for thread in &mut self.threads {
+            if let Some(session) = &session {
+                thread.send(Command::SetSession(peer, Arc::clone(session)));
+            }
+            thread.send(Command::SetRoute(slot, Box::new(route.clone())));
         }
-        self.routes.insert(slot, peer);
-        self.send(Command::SetRoute(slot, Box::new(route)));
+        self.routes.insert(slot, route);
     }
 
     /// It is gone; with the last one the session with its peer ends.
     pub fn remove_route(&mut self, slot: Slot) {
-        if let Some(peer) = self.routes.remove(&slot)
-            && !self.routes.values().any(|other| *other == peer)
+        if let Some(route) = self.routes.remove(&slot)
+            && !self.routes.values().any(|other| other.peer == route.peer)
         {
-            self.plane.remove_peer(peer);
+            self.plane.remove_peer(route.peer);
         }
-        self.send(Command::RemoveRoute(slot));
+        self.threads.iter_mut().for_each(|thread| thread.send(Command::RemoveRoute(slot)));
+    }
+
+    /// MAC of a peer's `netft0`.
+    pub fn set_peer(&mut self, peer: NodeId, mac: [u8; 6]) {
+        self.peers.insert(peer, mac);
+        self.threads.iter_mut().for_each(|thread| thread.send(Command::SetPeer(peer, mac)));
+    }
+
+    /// A peer is gone.
+    pub fn remove_peer(&mut self, peer: NodeId) {
+        self.peers.remove(&peer);
+        self.threads.iter_mut().for_each(|thread| thread.send(Command::RemovePeer(peer)));
+    }
+
+    /// The adapter was made anew: its queues, one for each thread.
+    pub fn set_adapter(&mut self, taps: &[Arc<File>]) {
+        for (thread, tap) in self.threads.iter_mut().zip(taps) {
+            thread.send(Command::SetAdapter(Arc::clone(tap)));
+        }
+    }
+
+    /// An AF_XDP socket of a queue of an interface; the kernel's map of sockets has it already.
+    pub fn add_port(&mut self, interface: InterfaceNumber, queue: u32, port: Box<XskPort>) {
+        let thread = queue as usize % self.threads.len();
+        self.threads[thread].send(Command::AddPort(interface, port));
+    }
+
+    /// See whether the AF_XDP sockets of an interface (kernel index) work, and use them.
+    pub fn prove(&mut self, interface: InterfaceNumber, ifindex: u32) {
+        self.steer(interface, DataPath { ifindex, steering: Steering::Probes });
+        self.threads[0].send(Command::Prove(interface, ifindex));
+    }
+
+    /// Give up the AF_XDP sockets of an interface.
+    pub fn remove_ports(&mut self, interface: InterfaceNumber) {
+        // First of all, whichever thread is slow: from here on the leader can't steer anything to them again.
+        self.steer(interface, DataPath::default());
+        self.threads.iter_mut().for_each(|thread| thread.send(Command::RemovePorts(interface)));
+    }
+
+    fn steer(&self, interface: InterfaceNumber, path: DataPath) {
+        let word = self.shared.maps.paths.get(usize::from(interface.get()));
+        word.store(path.to_word(), Ordering::Release);
     }
 
     /// Ends the threads and waits for them.
     pub fn stop(&mut self) {
-        self.status.stop.store(true, Ordering::Release);
+        self.board.stop.store(true, Ordering::Release);
+        self.threads.iter().for_each(|thread| sys::wake(thread.wake.as_fd()));
         for thread in &mut self.threads {
-            sys::wake(thread.wake.as_fd());
             if let Some(handle) = thread.handle.take() {
                 // It can't have panicked: that ends the process.
                 let _ = handle.join();
@@ -232,12 +304,54 @@ impl Drop for Data {
     }
 }
 
+impl Thread {
+    fn start(
+        number: usize,
+        tap: Arc<File>,
+        plane: DataPlane,
+        shared: Shared,
+        leader: Option<Leader>,
+    ) -> io::Result<Self> {
+        let (commands, queue) = rtrb::RingBuffer::new(COMMANDS);
+        let status = Arc::new(Status::default());
+        let wake = Arc::new(sys::event_fd()?);
+        let worker = Worker::new(worker::Setup {
+            tap,
+            plane,
+            shared,
+            status: Arc::clone(&status),
+            wake: Arc::clone(&wake),
+            commands: queue,
+            leader,
+        });
+        let handle = std::thread::Builder::new().name(format!("netft-data-{number}")).spawn(move || {
+            let guard = AbortOnPanic;
+            // Ahead of ordinary work, but no real-time: a flood must not starve the machine. Without the right to it,
+            // ordinary it is.
+            let _ = sys::schedule_ordinary(-10);
+            worker.run();
+            drop(guard);
+        })?;
+        Ok(Self { commands, wake, status, handle: Some(handle) })
+    }
+
+    /// Hands a command over. Waits (milliseconds) in the unlikely case that [`COMMANDS`] are under way.
+    fn send(&mut self, command: Command) {
+        let mut command = command;
+        while let Err(rtrb::PushError::Full(back)) = self.commands.push(command) {
+            command = back;
+            sys::wake(self.wake.as_fd());
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        sys::wake(self.wake.as_fd());
+    }
+}
+
 /// What all data threads and the control thread look at.
 #[derive(Clone, Debug)]
 struct Shared {
     cluster_id: u32,
     maps: Arc<SharedMaps>,
-    status: Arc<Status>,
     board: Arc<Board>,
     control: Arc<OwnedFd>,
 }

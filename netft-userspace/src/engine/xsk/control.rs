@@ -4,7 +4,7 @@
 use super::socket::{self, OpenError, ZeroCopy};
 use super::{Bound, Spec, XskPort};
 use crate::engine::XdpMode;
-use crate::engine::data::{Board, Command, Data, Ways};
+use crate::engine::data::{Board, Data, Ways};
 use crate::engine::maps::SocketMap;
 use crate::sys;
 use crate::sys::device::receive_queues;
@@ -157,7 +157,7 @@ impl Bypass {
             old.into_iter().partition(|(number, entry)| facts.get(number) == Some(&entry.facts));
         self.entries = kept;
         for number in gone.into_keys() {
-            data.send(Command::RemovePorts(number));
+            data.remove_ports(number);
         }
         let mut jobs = Vec::new();
         for (number, facts) in facts {
@@ -177,10 +177,19 @@ impl Bypass {
         self.open(jobs);
     }
 
+    /// The largest number of sockets that any interface has or will have: so many data threads have something to do.
+    pub fn queues(&self) -> usize {
+        let sockets = self.entries.values().map(|entry| match &entry.facts.plan {
+            Plan::Sockets(specs) => specs.len(),
+            Plan::None(_) => 0,
+        });
+        sockets.max().unwrap_or(0)
+    }
+
     /// One interface gives up its sockets before XDP is attached there in another way.
     pub fn release(&mut self, interface: InterfaceNumber, data: &mut Data) {
         if self.entries.remove(&interface).is_some() {
-            data.send(Command::RemovePorts(interface));
+            data.remove_ports(interface);
         }
     }
 
@@ -317,12 +326,12 @@ fn adopt(
         if worst.is_none() || bound != Bound::ZeroCopy {
             worst = Some(bound);
         }
-        data.send(Command::AddPort(number, port));
+        data.add_port(number, queue, port);
     }
     match worst {
         None => State::Failed(missing.unwrap_or_else(|| "there is no queue".to_owned())),
         Some(bound) => {
-            data.send(Command::Prove(number, ifindex));
+            data.prove(number, ifindex);
             State::Open { bound, sockets: count, memory, missing }
         }
     }
