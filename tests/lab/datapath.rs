@@ -1,11 +1,12 @@
 //! The ways that cluster traffic takes: AF_XDP or the kernel's sockets, changed while it flows.
 
-use crate::support::{PATIENCE, cluster, downs, eventually, logs, options, output_of};
+use crate::support::{PATIENCE, cluster, downs, eventually, logs, options, output_of, whole};
 use aya::maps::{Map, MapData, XskMap};
 use netft_common::map::name;
+use netft_core::types::RouteState;
 use netft_userspace::control::Request;
-use netft_userspace::engine::{DataWay, PathReport};
-use netft_userspace::listing::Reload;
+use netft_userspace::engine::{DataWay, PathReport, XdpMode};
+use netft_userspace::listing::{HistoryRecord, Reload, Route, Routes};
 use std::net::IpAddr;
 use std::time::Duration;
 use xtask::cluster::{Watch, adapter, ask, nodes, status};
@@ -13,6 +14,8 @@ use xtask::lab::{Lab, LabGuard, Options, boottime_ns, timing_lock};
 use xtask::traffic::{Flow, FlowSpec};
 
 const NODES: [&str; 2] = ["n1", "n2"];
+/// Longest time without a frame of a flow of one per millisecond that any change may cause: generous, as other tests run.
+const FLOW_BREAK_NS: u64 = 250_000_000;
 
 fn paths(lab: &Lab, node: &str) -> Vec<PathReport> {
     let status = status(lab, node).unwrap();
@@ -38,6 +41,32 @@ fn reload_with(lab: &Lab, node: &str, path: &str) {
     std::fs::write(&file, format!("{}\n[datapath]\npath = \"{path}\"\n", kept.join("\n"))).unwrap();
     let done: Reload = ask(lab, node, Request::Reload { dry_run: false }).unwrap();
     assert!(done.applied && done.changes.len() == 1, "{done:?}");
+}
+
+/// Waits until XDP is attached so on every interface of every node.
+fn everywhere_attached(lab: &Lab, mode: XdpMode) {
+    eventually(&format!("XDP is {mode:?} everywhere"), PATIENCE, || {
+        let is_so = |node: &String| status(lab, node).unwrap().interfaces.iter().all(|i| i.xdp == mode);
+        nodes(lab).iter().all(is_so).then_some(())
+    });
+}
+
+/// How many of a node's routes were up at least at any time since `from_ns`, when all were.
+fn fewest_up(lab: &Lab, node: &str, from_ns: u64) -> usize {
+    let routes: Routes = ask(lab, node, Request::Routes { history: true, only: None }).unwrap();
+    let count = routes.routes.len();
+    let of = |(index, route): (usize, &Route)| {
+        let records = route.history.clone().into_iter().flatten();
+        records.filter(move |record| record.boottime_ns >= from_ns).map(move |record| (record, index))
+    };
+    let mut records: Vec<_> = routes.routes.iter().enumerate().flat_map(of).collect();
+    records.sort_by_key(|(record, _)| record.boottime_ns);
+    let mut up = vec![true; count];
+    let after = |(record, index): (HistoryRecord, usize)| {
+        up[index] = record.new == RouteState::Up;
+        up.iter().filter(|up| **up).count()
+    };
+    records.into_iter().map(after).chain([count]).min().unwrap()
 }
 
 /// Frames that went and came by AF_XDP.
@@ -70,7 +99,7 @@ fn every_change_of_the_data_path_keeps_the_cluster_and_its_flows() {
     }
     let watches = NODES.map(|node| Watch::start(&lab, node).unwrap());
     let started_ns = boottime_ns();
-    let mut reattached = false;
+    let mut generic = false;
     let ways = [
         ("xdp", DataWay::Xdp),
         ("xdp-generic", DataWay::XdpGeneric),
@@ -83,12 +112,13 @@ fn every_change_of_the_data_path_keeps_the_cluster_and_its_flows() {
         let before = NODES.map(|node| by_xdp(&lab, node));
         let changed_ns = boottime_ns();
         // Only by these XDP is attached anew, and for that moment nobody answers heartbeats on one interface.
-        let reattaches = reattached != (way == DataWay::XdpGeneric);
-        reattached = way == DataWay::XdpGeneric;
+        let reattaches = generic != (way == DataWay::XdpGeneric);
+        generic = way == DataWay::XdpGeneric;
         for node in NODES {
             reload_with(&lab, node, path);
         }
         everywhere(&lab, way);
+        everywhere_attached(&lab, if generic { XdpMode::Generic } else { XdpMode::Native });
         for flow in &flows {
             assert!(flow.wait_for_arrival(boottime_ns(), PATIENCE), "{path}: the flows go on");
         }
@@ -105,11 +135,21 @@ fn every_change_of_the_data_path_keeps_the_cluster_and_its_flows() {
         if !reattaches {
             assert_eq!(downs(&lab, changed_ns), Vec::<String>::new(), "{path}\n{}", logs(&lab));
         }
+        whole(&lab);
     }
-    for watch in &watches {
-        let lost: Vec<_> = watch.since(started_ns).into_iter().filter(|event| event.kind == "node").collect();
+    for (node, watch) in NODES.into_iter().zip(&watches) {
+        let events = watch.since(started_ns);
+        let lost: Vec<_> = events.iter().filter(|event| event.kind == "node").collect();
         assert!(lost.is_empty(), "a node was lost: {lost:#?}");
+        let without =
+            events.iter().filter(|event| event.kind == "active-route" && event.new.is_none()).count();
+        assert_eq!(without, 0, "{node} had no active route: {events:#?}");
+        assert!(fewest_up(&lab, node, started_ns) >= 1, "{node} had no route up: {events:#?}");
     }
+    let [udp, tcp] = flows;
+    drop(tcp);
+    let outages = udp.stop().outages(FLOW_BREAK_NS);
+    assert_eq!(outages, Vec::new(), "frames went over the other interface meanwhile");
     for node in NODES {
         let status = status(&lab, node).unwrap();
         assert_eq!(status.data.buffer_bytes, 0, "all packet memory is given back");

@@ -250,6 +250,7 @@ impl Daemon {
             EngineInput::Detector(event) => self.handle_detector(event),
             EngineInput::Note(text) => self.note(Note::Warning, "engine", "engine", &text),
             EngineInput::Told(text) => self.note(Note::Info, "engine", "engine", &text),
+            EngineInput::Turn => self.introduce_interfaces(),
         }
     }
 

@@ -6,10 +6,12 @@
 mod adapter;
 mod data;
 mod detection;
+mod interfaces;
 mod maps;
 mod neighbours;
 mod routes;
 mod sockets;
+mod turns;
 mod types;
 mod views;
 mod xdp;
@@ -26,7 +28,6 @@ pub use xsk::{DataWay, DatapathOptions, PathReport, PathWish};
 
 use crate::rtnl::Client;
 use crate::sys;
-use crate::sys::bpf::AttachMode;
 use crate::sys::socket::{Neighbour, SocketAddress, send_to};
 use adapter::NetAdapter;
 use data::Data;
@@ -36,8 +37,8 @@ use netft_common::map::SlotConfig;
 use netft_common::wire::{self, flags};
 use netft_core::data::DataPlane;
 use netft_core::detect::{DetectorCommand, DetectorConfig, RouteView};
-use netft_core::membership::{Adapter, HelloTransmit, Interface, RouteInstall};
-use netft_core::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot, address_bytes};
+use netft_core::membership::{Adapter, HelloTransmit, RouteInstall};
+use netft_core::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot};
 use sockets::Sockets;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -47,6 +48,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
+use turns::Turns;
 use xdp::Attachments;
 use xsk::Bypass;
 
@@ -90,8 +92,8 @@ pub enum EngineError {
     },
 }
 
-/// Between interfaces whose program is attached anew.
-const REATTACH_PAUSE: Duration = Duration::from_millis(50);
+/// Between looks whether an interface's turn has come.
+const LOOK: Duration = Duration::from_nanos(turns::LOOK_NS);
 
 /// The running engine. Dropping it is [`StopMode::Keep`].
 #[derive(Debug)]
@@ -116,6 +118,9 @@ pub struct Engine {
     interfaces: BTreeMap<InterfaceNumber, (u32, LinkState)>,
     /// Hardware addresses of them.
     macs: BTreeMap<InterfaceNumber, [u8; 6]>,
+    /// Which interface's program may be attached anew, and when to look whether one may.
+    turns: Turns,
+    looks_ns: Nanos,
 }
 
 /// Ends the process when the thread that owns it panics. A daemon without that thread is worse than none: systemd
@@ -213,6 +218,8 @@ impl Engine {
             routes: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             macs: BTreeMap::new(),
+            turns: Turns::default(),
+            looks_ns: 0,
         })
     }
 
@@ -241,134 +248,6 @@ impl Engine {
     /// daemon couldn't be taken over.
     pub fn notes(&self) -> Vec<String> {
         self.notes.clone()
-    }
-
-    /// These are all usable interfaces now: attaches XDP, opens and closes sockets, tells the detector about links.
-    /// Interfaces that vanished lose their program. Idempotent. One report for each interface. `at_ns` is when the kernel
-    /// listed them.
-    pub fn set_interfaces(&mut self, interfaces: &[Interface], at_ns: Nanos) -> Vec<InterfaceReport> {
-        let mut reports: Vec<InterfaceReport> =
-            interfaces.iter().map(|interface| self.attach(interface)).collect();
-        let usable: Vec<(&Interface, XdpMode)> = interfaces
-            .iter()
-            .zip(&reports)
-            .filter(|(_, report)| report.mode != XdpMode::None)
-            .map(|(interface, report)| (interface, report.mode))
-            .collect();
-        self.bypass.update(&usable, &mut self.data);
-        self.add_data_threads();
-        let usable: Vec<&Interface> = usable.into_iter().map(|(interface, _)| interface).collect();
-
-        let addresses = usable.iter().flat_map(|interface| &interface.addresses);
-        let addresses: Vec<[u8; 16]> = addresses.map(|(address, _)| address_bytes(*address)).collect();
-        if let Err(error) = self.loaded.set_local(&addresses) {
-            self.note(format!("XDP can't be told this node's addresses: {error}"));
-        }
-        let changes = self.sockets.update(usable.iter().copied());
-        for local in changes.closed {
-            self.data.remove_socket(local);
-        }
-        for local in &changes.opened {
-            if let Some(endpoint) = self.sockets.get(*local) {
-                let socket = Arc::clone(&endpoint.data);
-                self.data.add_socket(data::Socket { local: *local, socket });
-            }
-        }
-        for (address, name, error) in changes.failed {
-            let why = format!(
-                "{name}: no socket for {address}: {error}; is another program using UDP port {}?",
-                wire::PORT
-            );
-            if let Some(report) = reports.iter_mut().find(|report| report.name == name) {
-                report.note = Some(report.note.take().map_or(why.clone(), |note| format!("{note}; {why}")));
-                report.complete = false;
-            }
-        }
-        self.tell_links(&usable, at_ns);
-        let macs = usable.iter().map(|interface| (interface.number, interface.mac)).collect();
-        let moved = std::mem::replace(&mut self.macs, macs) != self.macs;
-        let all: Vec<IpAddr> = if moved {
-            usable
-                .iter()
-                .flat_map(|interface| interface.addresses.iter().map(|(address, _)| *address))
-                .collect()
-        } else {
-            changes.opened
-        };
-        self.reinstall(&all);
-        for ifindex in self.attachments.interfaces() {
-            if !interfaces.iter().any(|interface| interface.ifindex == ifindex)
-                && let Err(error) = self.attachments.detach(&self.folder, ifindex)
-            {
-                self.note(EngineError::Detach { ifindex, error }.to_string());
-            }
-        }
-        reports
-    }
-
-    /// As many data threads as the interface with the most queues has sockets, at most one per CPU.
-    fn add_data_threads(&mut self) {
-        let wanted = self.bypass.queues().min(sys::allowed_cpus().len());
-        while self.data.threads() < wanted {
-            let queue = match self.adapter.add_queue() {
-                Ok(queue) => queue,
-                Err(error) => {
-                    return self.note(format!("{error}; {} data threads it is", self.data.threads()));
-                }
-            };
-            if let Err(error) = self.data.add_thread(queue) {
-                // Nobody would read it.
-                self.adapter.remove_queue();
-                return self.note(EngineError::Threads(error).to_string());
-            }
-        }
-    }
-
-    fn attach(&mut self, interface: &Interface) -> InterfaceReport {
-        let wish = if self.bypass.wants_generic() { AttachMode::Generic } else { AttachMode::Native };
-        let otherwise = self.attachments.is_attached_otherwise(interface.ifindex, wish);
-        if otherwise {
-            // Only one of both is possible at a time, and sockets are of one of both.
-            self.bypass.release(interface.number, &mut self.data);
-            if let Err(error) = self.attachments.detach(&self.folder, interface.ifindex) {
-                self.note(EngineError::Detach { ifindex: interface.ifindex, error }.to_string());
-            }
-        }
-        let program = self.loaded.program().map_err(|error| error.to_string());
-        let attached = program.and_then(|program| {
-            let (ifindex, name) = (interface.ifindex, &interface.name);
-            self.attachments
-                .attach(&self.folder, program, ifindex, name, wish)
-                .map_err(|error| error.to_string())
-        });
-        if otherwise {
-            // Nobody answered heartbeats here for a moment. Its routes must be up again before the next interface's go.
-            std::thread::sleep(REATTACH_PAUSE);
-        }
-        let (mode, note) = attached.unwrap_or_else(|error| (XdpMode::None, Some(error)));
-        InterfaceReport { name: interface.name.clone(), mode, note, complete: mode != XdpMode::None }
-    }
-
-    fn tell_links(&mut self, usable: &[&Interface], at_ns: Nanos) {
-        let mut gone = std::mem::take(&mut self.interfaces);
-        for interface in usable {
-            gone.remove(&interface.number);
-            self.interfaces.insert(interface.number, (interface.ifindex, interface.link));
-        }
-        self.confirm_links(at_ns);
-        for number in gone.into_keys() {
-            let down = DetectorCommand::SetLink(number, LinkState::AdminDown);
-            self.detection.send(detection::Command::Detector(down));
-            self.detection.send(detection::Command::RemoveInterface(number));
-        }
-    }
-
-    /// The interfaces of the last [`Engine::set_interfaces`] were listed again, at `at_ns`, and are the same: tells the
-    /// detection thread, which may have lost a notification.
-    pub fn confirm_links(&mut self, at_ns: Nanos) {
-        for (number, (ifindex, link)) in &self.interfaces {
-            self.detection.send(detection::Command::SetInterface(*number, *ifindex, *link, at_ns));
-        }
     }
 
     /// Removes what an earlier daemon left on `netft0` for peers that didn't come back. Call now and then.
@@ -434,8 +313,15 @@ impl Engine {
             if let Some(input) = self.try_recv() {
                 return input;
             }
+            let ready = match self.turns.is_waited_for() {
+                true => match tokio::time::timeout(LOOK, self.events.readable()).await {
+                    Ok(ready) => ready,
+                    Err(_) => continue,
+                },
+                false => self.events.readable().await,
+            };
             // Cleared before looking again: what comes in between sets it again.
-            if let Ok(mut ready) = self.events.readable().await {
+            if let Ok(mut ready) = ready {
                 sys::clear(ready.get_inner().as_fd());
                 ready.clear_ready();
             }
@@ -449,6 +335,9 @@ impl Engine {
         }
         if let Ok(event) = self.detection.events.pop() {
             return Some(EngineInput::Detector(event));
+        }
+        if self.is_turn(now()) {
+            return Some(EngineInput::Turn);
         }
         if let Ok(hello) = self.data.hellos.pop() {
             let bytes = hello.bytes().to_vec();

@@ -88,6 +88,8 @@ pub enum EngineInput {
     Note(String),
     /// The same, but good news.
     Told(String),
+    /// [`super::Engine::set_interfaces`] can do now what it couldn't before.
+    Turn,
 }
 
 /// What [`super::Engine::stop`] leaves behind.

@@ -76,6 +76,15 @@ pub struct PathReport {
     pub why: String,
 }
 
+/// Whether XDP is attached to an interface as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is, as far as it can be.
+    Done,
+    /// Not before its turn: it is attached as it was.
+    Awaited,
+}
+
 /// What decides about the sockets of an interface: while it is the same, they stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
@@ -148,9 +157,9 @@ impl Bypass {
         self.options.path == PathWish::XdpGeneric
     }
 
-    /// These are the interfaces with our program, and how it is attached. Gives up sockets that don't fit any more (data
+    /// These are the interfaces with our program, how it is attached, and whether that is about to change. Gives up sockets that don't fit any more (data
     /// goes on by the kernel's sockets), and has others opened.
-    pub fn update(&mut self, interfaces: &[(&Interface, XdpMode)], data: &mut Data) {
+    pub fn update(&mut self, interfaces: &[(&Interface, XdpMode, Turn)], data: &mut Data) {
         let facts = self.facts(interfaces);
         let old = std::mem::take(&mut self.entries);
         let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -233,12 +242,15 @@ impl Bypass {
         self.entries.iter().map(|(number, entry)| entry.report(board.line(*number).ways())).collect()
     }
 
-    fn facts(&self, interfaces: &[(&Interface, XdpMode)]) -> BTreeMap<InterfaceNumber, Facts> {
+    fn facts(&self, interfaces: &[(&Interface, XdpMode, Turn)]) -> BTreeMap<InterfaceNumber, Facts> {
         let path = self.options.path;
-        let fit = interfaces.iter().map(|(interface, mode)| {
+        let fit = interfaces.iter().map(|(interface, mode, turn)| {
             let length = interface.mtu.saturating_add(14 + 4);
             let plan = match (path, mode, socket::frame_size(length)) {
                 (PathWish::Socket, ..) => Err("datapath.path is \"socket\"".to_owned()),
+                _ if *turn == Turn::Awaited => Err(
+                    "XDP is attached anew as soon as every peer can be reached by another interface meanwhile".to_owned(),
+                ),
                 (_, XdpMode::None, _) => Err("no XDP program is attached".to_owned()),
                 (PathWish::Auto, XdpMode::Generic, _) => {
                     Err("the driver has no XDP of its own, so sockets are faster".to_owned())

@@ -10,7 +10,7 @@ pub mod headers;
 pub mod port;
 pub mod socket;
 
-pub use control::{Bypass, DataWay, DatapathOptions, PathReport, PathWish};
+pub use control::{Bypass, DataWay, DatapathOptions, PathReport, PathWish, Turn};
 pub use headers::Headers;
 pub use port::Port;
 pub use socket::{Bound, Spec, XskRings};
