@@ -9,7 +9,9 @@
 //!   stamps completed ◀───────────   final reply (4), which nothing answers
 //! ```
 
-use crate::map::{Counter, DataPath, EngineState, MAX_SLOTS, NodeConfig, SlotConfig, SlotState, down_reason};
+use crate::map::{
+    Counter, DataPath, EngineState, Gate, MAX_SLOTS, NodeConfig, SlotConfig, SlotState, down_reason,
+};
 use crate::siphash::SipHash24;
 use crate::wire::{self, Header, Heartbeat, NO_SLOT, kind};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -40,6 +42,12 @@ pub trait Tables {
     #[inline(always)]
     fn ingress(&self) -> (u32, u32) {
         (0, 0)
+    }
+    /// A gate, `None` if out of range. Without one everything goes through.
+    #[inline(always)]
+    fn gate(&self, index: u32) -> Option<&Gate> {
+        let _ = index;
+        None
     }
     /// Reads a word that userspace and eBPF share. (This and the next two are here because LLVM's eBPF target has
     /// the instructions but not Rust's atomic operations.)
@@ -88,6 +96,8 @@ pub enum Reject {
     Fragment = Counter::RejectFragment as u32,
     /// [`Counter::RejectStamp`].
     Stamp = Counter::RejectStamp as u32,
+    /// [`Counter::RejectBacklog`].
+    Backlog = Counter::RejectBacklog as u32,
 }
 
 /// Why a leg isn't accepted.

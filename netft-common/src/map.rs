@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use core::sync::atomic::AtomicU64;
 
 /// Version of these layouts. A daemon that finds pinned maps of another version makes new ones.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Routes one node can have: slots are 0..MAX_SLOTS.
 pub const MAX_SLOTS: u32 = 1024;
 /// Node ids are 1..MAX_NODES.
@@ -36,6 +36,8 @@ pub mod name {
     pub const PATHS: &str = "PATHS";
     /// AF_XDP sockets by [`super::socket_index`]; not mmapable. The kernel takes a socket out when it is closed.
     pub const SOCKETS: &str = "SOCKETS";
+    /// [`super::Gate`]s: what the data thread has room for. Kernel and engine write a word each.
+    pub const GATES: &str = "GATES";
     /// [`super::CpuTick`] per CPU. Kernel writes.
     pub const CPUS: &str = "CPUS";
     /// The timers behind [`CPUS`]; not mmapable.
@@ -211,6 +213,28 @@ pub enum Steering {
     Everything,
 }
 
+/// Messages that only userspace can judge, on their way through the kernel's sockets. More of them than userspace takes
+/// would cost this CPU the time that heartbeats need, only to be dropped at the socket: XDP drops them first.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// Kernel: how many were let through. (Two CPUs may count two as one; then one more gets through.)
+    pub passed: AtomicU64,
+    /// Engine: how many may be, all in all; 0 = all.
+    pub limit: AtomicU64,
+}
+
+/// Number of [`Gate`]s.
+pub const GATES: u32 = 2 * MAX_INTERFACES + 1;
+/// The gate for hellos, and for whatever names no route of ours.
+pub const COMMON_GATE: u32 = 2 * MAX_INTERFACES;
+
+/// The gate for data on routes of an interface: each address family has its own, as each has its own sockets.
+#[inline(always)]
+pub const fn gate_index(interface: u16, v6: bool) -> u32 {
+    2 * interface as u32 + v6 as u32
+}
+
 /// How data is received on one interface, packed into one 8-byte word of [`name::PATHS`]: one store switches it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DataPath {
@@ -274,6 +298,8 @@ pub enum Counter {
     RejectFragment,
     /// Echoed stamp in the future.
     RejectStamp,
+    /// For userspace, which has enough to do: see [`Gate`].
+    RejectBacklog,
     /// Leg 1 accepted (leg 2 sent).
     Leg1,
     /// Leg 2 accepted (leg 3 sent).
@@ -311,6 +337,7 @@ impl Counter {
         "reject_replay",
         "reject_fragment",
         "reject_stamp",
+        "reject_backlog",
         "leg1",
         "leg2",
         "leg3",
@@ -327,4 +354,5 @@ const _: () = {
     assert!(size_of::<EngineState>() == 64);
     assert!(size_of::<SlotConfig>() == 80);
     assert!(size_of::<SlotState>() == 128);
+    assert!(size_of::<Gate>() == 16);
 };

@@ -237,7 +237,7 @@ pub enum Class {
     /// netft's, of another cluster.
     OtherCluster,
     /// netft's, handled by userspace and received by its UDP socket: a hello, or data in an [`Shape::Odd`] frame.
-    Userspace,
+    Userspace(Frame),
     /// Data or a probe in a plain frame, of which the message's header is known to be there.
     Data(Frame),
     /// A heartbeat leg. Of an [`Shape::Odd`] frame only the message's header is known to be there.
@@ -383,7 +383,7 @@ fn judge<P: Packet + ?Sized>(packet: &P, frame: Frame, lengths: Lengths, cluster
     if !is_leg {
         return match (prefix.kind, frame.shape) {
             (kind::DATA | kind::PROBE, Shape::Plain) => Class::Data(frame),
-            _ => Class::Userspace,
+            _ => Class::Userspace(frame),
         };
     }
     // A fragment's lengths speak of the whole datagram; it is rejected for its shape once its slot is known.

@@ -2,8 +2,8 @@
 //! but the action and the counter.
 
 use crate::heartbeat::{self, Answer, Refusal, Reject, Tables};
-use crate::map::{Counter, MAX_QUEUES, Steering, socket_index};
-use crate::packet::{self, Class, Frame, Malformed, PacketMut, Shape};
+use crate::map::{COMMON_GATE, Counter, MAX_QUEUES, Steering, gate_index, socket_index};
+use crate::packet::{self, Class, Family, Frame, Malformed, PacketMut, Shape};
 use crate::wire::{Header, Heartbeat, kind};
 
 /// What becomes of a frame that isn't rejected. Each carries the one counter it adds to.
@@ -33,8 +33,8 @@ pub fn receive<P: PacketMut + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> 
     match packet::classify(packet, node.cluster_id) {
         Class::Other => Ok(Verdict::Pass(Counter::PassedOther)),
         Class::OtherCluster => Ok(Verdict::Pass(Counter::PassedOtherCluster)),
-        Class::Userspace => Ok(Verdict::Pass(Counter::PassedUserspace)),
-        Class::Data(frame) => Ok(steer(packet, tables, &frame)),
+        Class::Userspace(frame) => pass_hello(packet, tables, &frame),
+        Class::Data(frame) => steer(packet, tables, &frame),
         Class::Malformed(frame, malformed) => reject_if_local(packet, tables, &frame, malformed),
         Class::Leg(frame) => {
             if frame.shape == Shape::Odd {
@@ -63,24 +63,57 @@ pub fn receive<P: PacketMut + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> 
 /// Data goes to an AF_XDP socket only if it travels a route of ours, and came in where that route's interface is:
 /// anything else is left to the kernel, so no frame is lost because of a socket.
 #[inline(always)]
-fn steer<P: PacketMut + ?Sized, T: Tables>(packet: &P, tables: &T, frame: &Frame) -> Verdict {
-    let kernel = Verdict::Pass(Counter::PassedUserspace);
+fn steer<P: PacketMut + ?Sized, T: Tables>(packet: &P, tables: &T, frame: &Frame) -> Result<Verdict, Reject> {
     let (Some(addresses), Some(header)) = (frame.addresses(packet), packet.load::<Header>(frame.message))
     else {
-        return kernel;
+        return Err(Reject::Truncated);
     };
-    let Ok((_, config)) = heartbeat::find_slot(tables, &addresses, &header) else { return kernel };
+    let config = match heartbeat::find_slot(tables, &addresses, &header) {
+        Ok((_, config)) => config,
+        Err(Refusal::Reject(_)) => return to_userspace(tables, COMMON_GATE),
+        Err(Refusal::NotOurs) => return Ok(Verdict::Pass(Counter::PassedUserspace)),
+    };
     let path = tables.path(config.interface);
-    match path.steering {
-        Steering::Nothing => return kernel,
-        Steering::Probes if header.kind != kind::PROBE => return kernel,
-        Steering::Probes | Steering::Everything => {}
+    let steered = match path.steering {
+        Steering::Nothing => false,
+        Steering::Probes => header.kind == kind::PROBE,
+        Steering::Everything => true,
+    };
+    if !steered {
+        return to_userspace(tables, gate_index(config.interface, frame.family == Family::V6));
     }
     let (ifindex, queue) = tables.ingress();
     if ifindex != path.ifindex || queue >= MAX_QUEUES {
-        return Verdict::Pass(Counter::FellThrough);
+        return Ok(Verdict::Pass(Counter::FellThrough));
     }
-    Verdict::Redirect(socket_index(config.interface, queue))
+    Ok(Verdict::Redirect(socket_index(config.interface, queue)))
+}
+
+/// A hello, or what isn't a plain frame: only what is sent to us is for our socket.
+#[inline(always)]
+fn pass_hello<P: PacketMut + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+    frame: &Frame,
+) -> Result<Verdict, Reject> {
+    let addresses = frame.addresses(packet).ok_or(Reject::Truncated)?;
+    if !tables.is_local(addresses.destination()) {
+        return Ok(Verdict::Pass(Counter::PassedUserspace));
+    }
+    to_userspace(tables, COMMON_GATE)
+}
+
+/// To the kernel's socket, if userspace has room for it.
+#[inline(always)]
+fn to_userspace<T: Tables>(tables: &T, gate: u32) -> Result<Verdict, Reject> {
+    if let Some(gate) = tables.gate(gate) {
+        let (passed, limit) = (tables.load(&gate.passed), tables.load(&gate.limit));
+        if limit != 0 && passed >= limit {
+            return Err(Reject::Backlog);
+        }
+        let _ = tables.compare_and_swap(&gate.passed, passed, passed + 1);
+    }
+    Ok(Verdict::Pass(Counter::PassedUserspace))
 }
 
 #[inline(always)]

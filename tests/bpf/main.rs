@@ -5,6 +5,7 @@ mod agreement;
 mod cost;
 mod exchange;
 mod frames;
+mod gates;
 mod hostile;
 mod lab;
 mod memory;

@@ -103,6 +103,22 @@ impl Program {
         paths.set(interface, path.to_word(), 0).expect("in range");
     }
 
+    /// Says how many messages may go through a gate, all in all.
+    pub fn set_limit(&mut self, gate: u32, limit: u64) {
+        let map = self.ebpf.map_mut(name::GATES).expect("the object has it");
+        let mut gates: Array<_, [u64; 2]> = map.try_into().expect("an array");
+        let [passed, _] = gates.get(&gate, 0).expect("in range");
+        gates.set(gate, [passed, limit], 0).expect("in range");
+    }
+
+    /// How many messages went through a gate.
+    pub fn passed(&self, gate: u32) -> u64 {
+        let map = self.ebpf.map(name::GATES).expect("the object has it");
+        let gates: Array<_, [u64; 2]> = map.try_into().expect("an array");
+        let [passed, _] = gates.get(&gate, 0).expect("in range");
+        passed
+    }
+
     /// Every CPU's ticks.
     pub fn cpus(&self) -> Vec<CpuTick> {
         let map = self.ebpf.map(name::CPUS).expect("the object has it");

@@ -11,7 +11,7 @@ const INGRESS: u32 = 1;
 const HERE: DataPath = DataPath { ifindex: INGRESS, steering: Steering::Everything };
 
 /// A data message or probe from node 1 to node 2; XDP doesn't look at the tag.
-fn message(family: Family, kind: u8, change: impl FnOnce(&mut Header)) -> Vec<u8> {
+pub fn message(family: Family, kind: u8, change: impl FnOnce(&mut Header)) -> Vec<u8> {
     let mut header = Header {
         magic: wire::MAGIC,
         version: wire::VERSION,
@@ -29,7 +29,7 @@ fn message(family: Family, kind: u8, change: impl FnOnce(&mut Header)) -> Vec<u8
 }
 
 /// Node 2 with its route of `family` on interface 5.
-fn node(family: Family) -> Setup {
+pub fn node(family: Family) -> Setup {
     let mut two = setup(2);
     two.route_mut(family).interface = 5;
     two

@@ -11,8 +11,8 @@ use core::ptr;
 use core::sync::atomic::AtomicU64;
 use netft_common::heartbeat::Tables;
 use netft_common::map::{
-    Counter, DataPath, EngineState, MAX_INTERFACES, MAX_NODES, MAX_QUEUES, MAX_SLOTS, NodeConfig, SlotConfig,
-    SlotState,
+    Counter, DataPath, EngineState, GATES as GATES_COUNT, Gate, MAX_INTERFACES, MAX_NODES, MAX_QUEUES,
+    MAX_SLOTS, NodeConfig, SlotConfig, SlotState,
 };
 
 pub const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -37,6 +37,8 @@ static LOCAL: HashMap<[u8; 16], u32, MAX_ADDRESSES> = HashMap::new();
 
 #[btf_map]
 static PATHS: Array<u64, { MAX_INTERFACES as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static GATES: Array<Gate, { GATES_COUNT as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static SOCKETS: XskMap<{ (MAX_INTERFACES * MAX_QUEUES) as usize }> = XskMap::new();
 
@@ -99,6 +101,11 @@ impl Tables for Maps<'_> {
         PATHS
             .get(interface.into())
             .map_or(DataPath::default(), |word| DataPath::from_word(unsafe { ptr::read_volatile(word) }))
+    }
+
+    #[inline(always)]
+    fn gate(&self, index: u32) -> Option<&Gate> {
+        GATES.get(index)
     }
 
     #[inline(always)]

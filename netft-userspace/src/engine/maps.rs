@@ -6,8 +6,8 @@ use aya::maps::{HashMap, Map, MapData, PerCpuArray, XskMap};
 use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use netft_common::map::{
-    Counter, CpuTick, EngineState, LAYOUT_VERSION, MAX_CPUS, MAX_INTERFACES, MAX_NODES, MAX_QUEUES,
-    MAX_SLOTS, NodeConfig, SlotConfig, SlotState, name,
+    Counter, CpuTick, EngineState, GATES, Gate, LAYOUT_VERSION, MAX_CPUS, MAX_INTERFACES, MAX_NODES,
+    MAX_QUEUES, MAX_SLOTS, NodeConfig, SlotConfig, SlotState, name,
 };
 use netft_core::types::NodeId;
 use std::fs::File;
@@ -25,7 +25,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// What it takes to load programs and to attach them to interfaces (capabilities(7)).
 const CAPABILITIES: [(u32, &str); 3] = [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON")];
 /// Every pinned map: name, bytes of a value, entries (0 = not checked).
-const MAPS: [(&str, usize, u32); 11] = [
+const MAPS: [(&str, usize, u32); 12] = [
     (name::NODE, size_of::<NodeConfig>(), 1),
     (name::ENGINE, size_of::<EngineState>(), 1),
     (name::SLOTS, size_of::<SlotConfig>(), MAX_SLOTS),
@@ -35,6 +35,7 @@ const MAPS: [(&str, usize, u32); 11] = [
     (name::LOCAL, 16, 0),
     (name::PATHS, size_of::<u64>(), MAX_INTERFACES),
     (name::SOCKETS, size_of::<u32>(), MAX_INTERFACES * MAX_QUEUES),
+    (name::GATES, size_of::<Gate>(), GATES),
     (name::CPUS, size_of::<CpuTick>(), MAX_CPUS),
     // struct bpf_timer
     (name::TIMERS, 16, MAX_CPUS),
@@ -223,6 +224,8 @@ pub struct SharedMaps {
     pub active: Mapped<AtomicU64>,
     /// How data is received, by interface number.
     pub paths: Mapped<AtomicU64>,
+    /// What the data thread has room for.
+    pub gates: Mapped<Gate>,
     /// Whether CPUs handle legs in time.
     pub cpus: Mapped<CpuTick>,
     /// CPUs that this machine can have, of those in [`SharedMaps::cpus`].
@@ -318,11 +321,13 @@ impl Loaded {
             states: mapped(&ebpf, name::STATES, MAX_SLOTS)?,
             active: mapped(&ebpf, name::ACTIVE, MAX_NODES)?,
             paths: mapped(&ebpf, name::PATHS, MAX_INTERFACES)?,
+            gates: mapped(&ebpf, name::GATES, GATES)?,
             cpus: mapped(&ebpf, name::CPUS, MAX_CPUS)?,
             cpu_count: sys::possible_cpus().min(MAX_CPUS as usize),
         };
-        // Sockets of an earlier daemon are gone.
+        // Sockets of an earlier daemon are gone, and what it had room for says nothing.
         (0..shared.paths.len()).for_each(|interface| shared.paths.get(interface).store(0, Ordering::Release));
+        (0..shared.gates.len()).for_each(|gate| shared.gates.get(gate).limit.store(0, Ordering::Release));
         let take = |ebpf: &mut Ebpf, name| ebpf.take_map(name).ok_or(MapsError::Object(name));
         let counters = take(&mut ebpf, name::COUNTERS)?;
         let counters = PerCpuArray::try_from(counters).map_err(|_| MapsError::Object(name::COUNTERS))?;

@@ -176,11 +176,12 @@ pub const PARTS: &[Part] = &[
     Part {
         name: "bench",
         what: "the short forms of the measurements, with their bounds",
-        budget_s: 100,
+        budget_s: 120,
         remedy: "repeat the one that failed, like `cargo xtask bench detect --short`, on a machine that does nothing else",
         steps: &[
             cargo(&["xtask", "bench", "reply", "--short"]),
             cargo(&["xtask", "bench", "detect", "--short"]),
+            cargo(&["xtask", "bench", "flood", "--short"]),
             cargo(&["xtask", "bench", "scale", "--short"]),
             cargo(&["xtask", "bench", "sim", "--short"]),
         ],

@@ -1,7 +1,7 @@
 //! In: what peers send to `netft0`, probes, and hellos on their way to the control thread.
 
 use super::counters::{Loss, Status};
-use super::worker::Worker;
+use super::worker::{Listening, Worker};
 use super::{HelloFrame, MAX_HELLO, Socket};
 use crate::engine::xsk::headers;
 use crate::sys;
@@ -25,18 +25,18 @@ pub(super) struct Arrived {
 }
 
 impl Worker {
-    /// Takes up to a batch of datagrams from a socket.
-    pub(super) fn carry_in_datagrams(&mut self, index: usize) {
+    /// Takes up to a batch of datagrams from a socket; says how many there were.
+    pub(super) fn carry_in_datagrams(&mut self, index: usize) -> usize {
         let Some(leader) = &mut self.leader else {
-            return;
+            return 0;
         };
-        let Some(Socket { local, socket }) = leader.sockets.get(index) else {
-            return;
+        let Some(Listening { socket: Socket { local, socket }, .. }) = leader.sockets.get(index) else {
+            return 0;
         };
         let local = *local;
         // Errors: nothing there after all, or an ICMP error of an earlier send, which the detector knows better.
         let Ok(received) = leader.incoming.receive(socket.as_fd()) else {
-            return;
+            return 0;
         };
         let mut hellos = 0;
         let status = &self.status;
@@ -70,6 +70,7 @@ impl Worker {
             sys::wake(self.shared.control.as_fd());
         }
         self.answer_probes();
+        received
     }
 
     /// Takes up to a batch of frames from an AF_XDP socket.

@@ -9,6 +9,7 @@
 mod board;
 mod bypass;
 mod counters;
+mod gates;
 mod incoming;
 mod outgoing;
 mod prover;

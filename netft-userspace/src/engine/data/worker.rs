@@ -2,6 +2,7 @@
 
 use super::bypass::{self, Bypass, Solicitation};
 use super::counters::Status;
+use super::gates::{self, Round};
 use super::incoming::Arrived;
 use super::outgoing::Outgoing;
 use super::prover::By;
@@ -11,7 +12,7 @@ use crate::sys::socket::{BATCH, Batch, Neighbour, send_to};
 use netft_common::map::MAX_SLOTS;
 use netft_core::bucket::Bucket;
 use netft_core::data::{DataPlane, FrameTable, Probe};
-use netft_core::types::{InterfaceNumber, Nanos};
+use netft_core::types::{InterfaceNumber, Nanos, address_bytes};
 use rtrb::{Consumer, Producer};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,6 +24,8 @@ use std::sync::atomic::Ordering;
 const WAKE: usize = 0;
 const TAP: usize = 1;
 const SOCKETS: usize = 2;
+/// How long gates may stay as they are while nothing comes, in nanoseconds.
+const ROUND_EVERY_NS: Nanos = 1_000_000_000;
 
 /// Everything that the thread owns.
 pub(super) struct Worker {
@@ -42,9 +45,15 @@ pub(super) struct Worker {
     wake: Arc<OwnedFd>,
 }
 
+/// A socket, and the gate through which messages on routes reach it; `None` = there is no route.
+pub(super) struct Listening {
+    pub(super) socket: Socket,
+    gate: Option<u32>,
+}
+
 /// The UDP sockets, and what comes by them alone.
 pub(super) struct Leader {
-    pub(super) sockets: Vec<Socket>,
+    pub(super) sockets: Vec<Listening>,
     pub(super) incoming: Batch,
     pub(super) hellos: Producer<HelloFrame>,
     /// Hellos from addresses of peers that may be handed on.
@@ -105,7 +114,10 @@ impl Worker {
         let mut frame = vec![0u8; MAX_FRAME].into_boxed_slice();
         while !self.shared.board.stop.load(Ordering::Acquire) {
             let now = sys::boottime();
-            let timeout_ns = self.bypass.due_ns(now).map(|due_ns| due_ns.saturating_sub(now));
+            let mut timeout_ns = self.bypass.due_ns(now).map(|due_ns| due_ns.saturating_sub(now));
+            if self.leader.is_some() {
+                timeout_ns = Some(timeout_ns.unwrap_or(ROUND_EVERY_NS).min(ROUND_EVERY_NS));
+            }
             if sys::poll(&mut fds, timeout_ns).is_err() {
                 // Only a closed descriptor does that; they are all held open here.
                 std::thread::sleep(std::time::Duration::from_millis(10));
@@ -130,10 +142,14 @@ impl Worker {
                 self.carry_out_frames(&mut frame);
             }
             let (sockets, ports) = fds[SOCKETS..].split_at(self.sockets().len());
+            let mut round = Round::new();
             for (index, fd) in sockets.iter().enumerate() {
-                if fd.revents != 0 {
-                    self.carry_in_datagrams(index);
-                }
+                let taken = if fd.revents != 0 { self.carry_in_datagrams(index) } else { 0 };
+                let gate = self.sockets().get(index).and_then(|listening| listening.gate);
+                round.looked(&self.shared.maps, gate, taken as u64, taken < BATCH);
+            }
+            if self.leader.is_some() {
+                round.end(&self.shared.maps);
             }
             for (index, fd) in ports.iter().enumerate() {
                 if fd.revents != 0 {
@@ -146,7 +162,7 @@ impl Worker {
         }
     }
 
-    fn sockets(&self) -> &[Socket] {
+    fn sockets(&self) -> &[Listening] {
         self.leader.as_ref().map_or(&[], |leader| &leader.sockets)
     }
 
@@ -154,7 +170,7 @@ impl Worker {
         fds.clear();
         fds.push(sys::poll_in(self.wake.as_fd()));
         fds.push(sys::poll_in(self.tap.as_fd()));
-        fds.extend(self.sockets().iter().map(|socket| sys::poll_in(socket.socket.as_fd())));
+        fds.extend(self.sockets().iter().map(|listening| sys::poll_in(listening.socket.socket.as_fd())));
         fds.extend(self.bypass.poll_fds());
     }
 
@@ -165,18 +181,28 @@ impl Worker {
             match command {
                 Command::AddSocket(socket) => {
                     if let Some(leader) = &mut self.leader {
-                        leader.sockets.retain(|old| old.local != socket.local);
-                        leader.sockets.push(socket);
+                        leader.sockets.retain(|old| old.socket.local != socket.local);
+                        // Routes come after their sockets, also again.
+                        leader.sockets.push(Listening { socket, gate: None });
                         changed = true;
                     }
                 }
                 Command::RemoveSocket(local) => {
                     if let Some(leader) = &mut self.leader {
-                        leader.sockets.retain(|old| old.local != local);
+                        leader.sockets.retain(|old| old.socket.local != local);
                         changed = true;
                     }
                 }
-                Command::SetRoute(slot, route) => self.routes[slot.index()] = Some(*route),
+                Command::SetRoute(slot, route) => {
+                    let sockets = self.leader.iter_mut().flat_map(|leader| &mut leader.sockets);
+                    for listening in sockets {
+                        let local = listening.socket.local;
+                        if address_bytes(local) == route.data.local {
+                            listening.gate = Some(gates::gate(route.interface, local));
+                        }
+                    }
+                    self.routes[slot.index()] = Some(*route);
+                }
                 Command::RemoveRoute(slot) => self.routes[slot.index()] = None,
                 Command::SetSession(peer, session) => self.plane.share(peer, session),
                 Command::SetPeer(peer, mac) => self.frames.set(peer, mac),
