@@ -6,6 +6,7 @@
 #![no_main]
 
 mod ports;
+mod sockets;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
@@ -39,6 +40,13 @@ pub fn lab_egress(context: TcContext) -> i32 {
 #[xdp]
 pub fn xdp_pass(_context: XdpContext) -> u32 {
     XDP_PASS
+}
+
+/// XDP that gives every frame to the AF_XDP socket of the queue it came in by, and passes it if there is none.
+#[xdp]
+pub fn lab_socket(context: XdpContext) -> u32 {
+    // SAFETY: the kernel hands over a valid context.
+    sockets::redirect(unsafe { (*context.ctx).rx_queue_index })
 }
 
 #[cfg(not(test))]

@@ -15,7 +15,7 @@ mod turns;
 mod types;
 mod views;
 mod xdp;
-mod xsk;
+pub mod xsk;
 
 pub use crate::sys::boottime as now;
 pub use adapter::AdapterError;

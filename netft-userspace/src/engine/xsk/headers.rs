@@ -69,6 +69,7 @@ impl Headers {
     }
 
     /// How many bytes they take.
+    #[expect(clippy::len_without_is_empty, reason = "headers always have some")]
     pub fn len(&self) -> usize {
         ETHERNET + self.ip + UDP
     }

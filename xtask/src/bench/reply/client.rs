@@ -1,8 +1,9 @@
 //! The measuring side: sends one datagram, waits for its answer, notes how long it took.
 
-use super::responder::Responder;
+use super::responder::{ClientProgram, Responder};
+use super::variant::{Class, Stack, Variant, Wait};
 use super::wire::Wire;
-use super::{Class, Wait};
+use super::xsk::XskEnd;
 use crate::lab::Lab;
 use crate::traffic::{be_prompt, boottime_ns};
 use anyhow::{Context, Result, ensure};
@@ -17,21 +18,38 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 /// An answer that takes longer is lost.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
+/// Longest turn, of those whose answers take long.
+const TURN: Duration = Duration::from_secs(1);
+
+/// One round trip.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    /// When it began, boottime.
+    pub began_ns: u64,
+    /// How long it took; [`PATIENCE`] if no answer came.
+    pub took_ns: u64,
+}
 
 /// What one turn brought.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
-    /// Of every answered datagram.
-    pub round_trips_ns: Vec<u64>,
-    /// Not answered.
+    /// Of every datagram.
+    pub samples: Vec<Sample>,
+    /// Those that were not answered.
     pub lost: u64,
 }
 
-/// A socket in n1 on netft's port, and what is needed to make heartbeats.
+/// The sockets in n1 on netft's port, and what is needed to make heartbeats.
 pub(super) struct Client {
     socket: UdpSocket,
+    bypass: Option<(ClientProgram, XskEnd)>,
+    factory: Factory,
     wire: Wire,
+}
+
+/// Makes heartbeats that n2 accepts.
+struct Factory {
     node: NodeConfig,
     slot: SlotConfig,
     engine: EngineState,
@@ -39,11 +57,15 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Opens it in n1.
+    /// Opens them in n1. AF_XDP has a socket on a wire that the lab doesn't need for itself.
     pub fn open(lab: &Lab, wire: Wire, responder: &Responder) -> Result<Self> {
         let socket =
             lab.enter("n1", || Ok(UdpSocket::bind((wire.address(1), PORT))?)).context("binding in n1")?;
         socket.set_read_timeout(Some(PATIENCE))?;
+        let bypass = match wire {
+            Wire::Direct => Some((ClientProgram::attach(lab, wire)?, XskEnd::open(lab, wire, 1)?)),
+            Wire::Switched => None,
+        };
         let Responder { client_node: node, client_slot: slot, .. } = responder;
         let engine = EngineState {
             tick_ns: 0.into(),
@@ -51,65 +73,119 @@ impl Client {
             dead_interfaces: 0.into(),
             persistent: Default::default(),
         };
-        Ok(Self { socket, wire, node: *node, slot: *slot, engine, sequence: 0 })
+        let factory = Factory { node: *node, slot: *slot, engine, sequence: 0 };
+        Ok(Self { socket, bypass, factory, wire })
     }
 
-    /// `count` heartbeats, answered by XDP with leg 2.
-    pub fn heartbeats(&mut self, wait: Wait, count: usize) -> Result<Turn> {
-        self.turn(wait, PORT, count, |sent, answer| {
-            answer.header.kind == kind::REPLY && answer.header.sequence == sent.header.sequence
-        })
-    }
-
-    /// The same bytes, sent back by an echo on `port`.
-    pub fn echoes(&mut self, wait: Wait, port: u16, count: usize) -> Result<Turn> {
-        self.turn(wait, port, count, |sent, answer| sent == answer)
-    }
-
-    fn turn(
-        &mut self,
-        wait: Wait,
-        port: u16,
-        count: usize,
-        is_answer: fn(&Heartbeat, &Heartbeat) -> bool,
-    ) -> Result<Turn> {
-        self.socket.set_nonblocking(wait == Wait::Spin)?;
-        let mut turn = Turn { round_trips_ns: Vec::with_capacity(count), lost: 0 };
-        for _ in 0..count {
-            self.sequence += 1;
-            let leg =
-                heartbeat::request(&self.node, &self.slot, &self.engine, self.sequence, boottime_ns(), None)
-                    .context("the slot has no remote end")?;
-            let began = Instant::now();
-            self.socket.send_to(bytes_of(&leg), (self.wire.address(2), port)).context("sending")?;
-            match self.answer(&leg, is_answer)? {
-                Some(()) => turn.round_trips_ns.push(u64::try_from(began.elapsed().as_nanos())?),
-                None => turn.lost += 1,
+    /// `count` heartbeats, answered by XDP with leg 2, or sent back by an echo on `port`.
+    pub fn turn(&mut self, variant: &Variant, port: u16, count: usize) -> Result<Turn> {
+        let Self { socket, bypass, factory, wire } = self;
+        let is_echo = variant.echo.is_some();
+        let is_answer = if is_echo { same } else { reply };
+        match variant.stack {
+            Stack::Udp => {
+                socket.set_nonblocking(variant.wait == Wait::Spin)?;
+                let remote = (wire.address(2), port);
+                round_trips(count, || {
+                    let leg = factory.next()?;
+                    let began = Instant::now();
+                    socket.send_to(bytes_of(&leg), remote).context("sending")?;
+                    let answered = answer_by_udp(socket, &leg, is_answer)?;
+                    Ok(answered.then(|| began.elapsed()))
+                })
+            }
+            Stack::Xsk => {
+                let (program, end) = bypass.as_mut().context("n1 has no AF_XDP socket on this wire")?;
+                program.during(end, |end| {
+                    round_trips(count, || {
+                        let mut leg = factory.next()?;
+                        if is_echo {
+                            // What n2's program gives to the socket there.
+                            leg.header.kind = kind::DATA;
+                        }
+                        let began = Instant::now();
+                        end.send(&leg)?;
+                        let answered = answer_by_xsk(end, variant.wait, &leg, is_answer)?;
+                        Ok(answered.then(|| began.elapsed()))
+                    })
+                })
             }
         }
-        ensure!(!turn.round_trips_ns.is_empty(), "nothing answers on port {port}: {} were sent", turn.lost);
-        Ok(turn)
     }
+}
 
-    /// Waits for the answer to `sent`; late answers to earlier ones are passed over.
-    fn answer(&self, sent: &Heartbeat, is_answer: fn(&Heartbeat, &Heartbeat) -> bool) -> Result<Option<()>> {
-        let mut buffer = [0; size_of::<Heartbeat>()];
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.socket.recv(&mut buffer) {
-                Ok(length) if length == buffer.len() => {
-                    if is_answer(sent, &pod_read_unaligned(&buffer)) {
-                        return Ok(Some(()));
-                    }
+impl Factory {
+    fn next(&mut self) -> Result<Heartbeat> {
+        self.sequence += 1;
+        let Self { node, slot, engine, sequence } = self;
+        heartbeat::request(node, slot, engine, *sequence, boottime_ns(), None)
+            .context("the slot has no remote end")
+    }
+}
+
+/// What XDP answers `sent` with.
+fn reply(sent: &Heartbeat, answer: &Heartbeat) -> bool {
+    answer.header.kind == kind::REPLY && answer.header.sequence == sent.header.sequence
+}
+
+/// What an echo does.
+fn same(sent: &Heartbeat, answer: &Heartbeat) -> bool {
+    sent == answer
+}
+
+fn round_trips(count: usize, mut once: impl FnMut() -> Result<Option<Duration>>) -> Result<Turn> {
+    let mut turn = Turn { samples: Vec::with_capacity(count), lost: 0 };
+    let end = Instant::now() + TURN;
+    while turn.samples.len() < count && Instant::now() < end {
+        let began_ns = boottime_ns();
+        let took = once()?;
+        turn.lost += u64::from(took.is_none());
+        let took_ns = u64::try_from(took.unwrap_or(PATIENCE).as_nanos())?;
+        turn.samples.push(Sample { began_ns, took_ns });
+    }
+    ensure!(turn.lost < turn.samples.len() as u64, "nothing answers: {} were sent", turn.lost);
+    Ok(turn)
+}
+
+/// Waits for the answer to `sent`; late answers to earlier ones are passed over.
+fn answer_by_udp(
+    socket: &UdpSocket,
+    sent: &Heartbeat,
+    is_answer: fn(&Heartbeat, &Heartbeat) -> bool,
+) -> Result<bool> {
+    let mut buffer = [0; size_of::<Heartbeat>()];
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(length) if length == buffer.len() => {
+                if is_answer(sent, &pod_read_unaligned(&buffer)) {
+                    return Ok(true);
                 }
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                    if Instant::now() > deadline {
-                        return Ok(None);
-                    }
-                }
-                Err(error) => return Err(error).context("receiving"),
             }
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                if Instant::now() > deadline {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(error).context("receiving"),
+        }
+    }
+}
+
+/// The same.
+fn answer_by_xsk(
+    end: &mut XskEnd,
+    wait: Wait,
+    sent: &Heartbeat,
+    is_answer: fn(&Heartbeat, &Heartbeat) -> bool,
+) -> Result<bool> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut answered = false;
+    loop {
+        end.receive(wait, PATIENCE, |heartbeat| answered |= is_answer(sent, heartbeat))?;
+        if answered || Instant::now() > deadline {
+            return Ok(answered);
         }
     }
 }

@@ -1,31 +1,40 @@
-//! `bench reply`: how long until a heartbeat comes back, when XDP answers it and when a UDP echo in userspace does.
+//! `bench reply`: how long until a heartbeat comes back, when XDP answers it and when an echo in userspace does, to
+//! clients and by echoes that use the kernel's UDP sockets and netft's AF_XDP sockets.
 //!
 //! One lab without daemons: a client in n1, the answering side in n2, a wire between. The client sends the same 88
-//! bytes through the same socket API to both; XDP also checks and makes a SipHash tag, the echo does nothing. All
-//! variants take turns in rounds, so that whatever the machine does meanwhile hits all of them.
+//! bytes to all; XDP also checks and makes a SipHash tag, an echo does nothing. All variants take turns in rounds, so
+//! that whatever the machine does meanwhile hits all of them.
 
 mod client;
 mod echo;
+mod report;
 mod responder;
+mod variant;
 mod wire;
+mod xsk;
 
-use super::record::{Bound, Findings, PartRecord, measure};
-use super::stats::Summary;
+use super::record::{Findings, PartRecord, measure};
 use super::{Form, Part};
 use crate::interrupt;
 use crate::lab::stress::{Kind, Stress};
 use crate::lab::{LabGuard, Options};
+use crate::traffic::Monitor;
 use anyhow::Result;
 use client::Client;
 pub(in crate::bench) use client::pin;
 use echo::Echo;
+use netft_common::wire::PORT;
+use report::{Judged, Measured};
 use responder::Responder;
-use serde_json::json;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use variant::{Class, Stack, Variant, Wait};
 use wire::Wire;
+use xsk::XskEnd;
 
-/// The project's bound: XDP's median over the echo's.
+/// The project's bounds: XDP's median and, under load, XDP's maximum over the echo's.
 const RATIO_LIMIT: f64 = 0.6;
+const MAXIMUM_LIMIT: f64 = 0.2;
 
 /// Parts of `bench reply`.
 pub(super) const PARTS: &[Part] = &[
@@ -36,68 +45,39 @@ pub(super) const PARTS: &[Part] = &[
     Part { name: "fifo", run: fifo, short: false },
 ];
 
-/// How a thread waits for a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    /// In the kernel.
-    Block,
-    /// By asking over and over.
-    Spin,
-}
-
-/// How the kernel schedules a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Ordinary,
-    /// SCHED_FIFO 55: above the hogs, below netft.
-    Prompt,
-}
-
-/// Who sends and who answers.
-struct Variant {
-    name: &'static str,
-    client: Wait,
-    /// `None` = XDP.
-    echo: Option<(Wait, Class)>,
-    samples: Vec<u64>,
-    lost: u64,
-}
-
-impl Variant {
-    const fn new(name: &'static str, client: Wait, echo: Option<(Wait, Class)>) -> Self {
-        Self { name, client, echo, samples: Vec::new(), lost: 0 }
-    }
-}
-
 /// With both ends spinning the ratio is reported, not judged: docs/decisions/0004-which-echo.md.
 fn idle(form: Form) -> Result<PartRecord> {
-    measure(
-        "idle",
-        "nothing else runs; a client that blocks and one that spins, one veth pair to the answering side",
-        |_| take_turns(form, Wire::Direct, Class::Ordinary, variants(), &[(0, 1), (0, 2)]),
-    )
+    let judged = Judged { median: client_blocks, maximum: |_| false };
+    measure("idle", "nothing else runs; one veth pair to the answering side", |monitor| {
+        take_turns(
+            form,
+            Wire::Direct,
+            Class::Ordinary,
+            &variant::idle(&[Stack::Udp, Stack::Xsk]),
+            judged,
+            monitor,
+        )
+    })
 }
 
 /// Through a bridge, whose own time is the same for everybody, so that ratios say less: bounds only against an echo
 /// that blocks, as a service does.
 fn switched(form: Form) -> Result<PartRecord> {
+    let judged = Judged {
+        median: |variant| client_blocks(variant) && variant.echo.is_some_and(|echo| echo.wait == Wait::Block),
+        maximum: |_| false,
+    };
     measure(
         "switched",
         "the same through the lab's switch: a bridge, and a program at each of its ports",
-        |_| take_turns(form, Wire::Switched, Class::Ordinary, variants(), &[(0, 1)]),
+        |monitor| {
+            take_turns(form, Wire::Switched, Class::Ordinary, &variant::idle(&[Stack::Udp]), judged, monitor)
+        },
     )
 }
 
-fn variants() -> Vec<Variant> {
-    use Class::Ordinary;
-    use Wait::{Block, Spin};
-    vec![
-        Variant::new("xdp, client blocks", Block, None),
-        Variant::new("echo blocks, client blocks", Block, Some((Block, Ordinary))),
-        Variant::new("echo spins, client blocks", Block, Some((Spin, Ordinary))),
-        Variant::new("xdp, client spins", Spin, None),
-        Variant::new("echo spins, client spins", Spin, Some((Spin, Ordinary))),
-    ]
+fn client_blocks(variant: &Variant) -> bool {
+    variant.wait == Wait::Block
 }
 
 fn cpu(form: Form) -> Result<PartRecord> {
@@ -112,16 +92,18 @@ fn fifo(form: Form) -> Result<PartRecord> {
     under("fifo", "a SCHED_FIFO hog on every core, busy for 90 % of the time", Kind::Fifo, form)
 }
 
-/// Under load the client runs above the load, so that the answer is measured and not the client.
+/// Under load the client runs above the load, so that the answer is measured and not the client. The maximum is judged
+/// against the echo that the load can reach: docs/decisions/0004-which-echo.md.
 fn under(name: &'static str, what: &'static str, kind: Kind, form: Form) -> Result<PartRecord> {
-    measure(name, what, |_| {
-        let variants = vec![
-            Variant::new("xdp", Wait::Block, None),
-            Variant::new("echo with FIFO 55", Wait::Block, Some((Wait::Block, Class::Prompt))),
-            Variant::new("echo", Wait::Block, Some((Wait::Block, Class::Ordinary))),
-        ];
+    let judged = Judged {
+        median: client_blocks,
+        maximum: |variant| {
+            client_blocks(variant) && variant.echo.is_some_and(|echo| echo.class == Class::Ordinary)
+        },
+    };
+    measure(name, what, |monitor| {
         let _stress = Stress::start(kind)?;
-        take_turns(form, Wire::Direct, Class::Prompt, variants, &[(0, 1), (0, 2)])
+        take_turns(form, Wire::Direct, Class::Prompt, &variant::under_load(), judged, monitor)
     })
 }
 
@@ -129,79 +111,57 @@ fn take_turns(
     form: Form,
     wire: Wire,
     client_class: Class,
-    mut variants: Vec<Variant>,
-    pairs: &[(usize, usize)],
+    variants: &[Variant],
+    judged: Judged,
+    monitor: &Monitor,
 ) -> Result<Findings> {
     let (budget, burst) = match form {
-        Form::Full => (Duration::from_secs(30), 200),
+        Form::Full => (Duration::from_secs(50), 200),
         Form::Short => (Duration::from_secs(4), 50),
     };
     let name = LabGuard::unique_name("reply");
     interrupt::take_down(&name)?;
     let lab = LabGuard::up(&Options::new(&name, 2, 1).daemon_less())?;
     wire.lay(&lab)?;
-    let responder = Responder::attach(&lab, wire)?;
+    let mut responder = Responder::attach(&lab, wire)?;
+    let mut client = Client::open(&lab, wire, &responder)?;
+    let bypass = match variants.iter().any(|variant| variant.stack == Stack::Xsk) {
+        true => Some(Arc::new(Mutex::new(steered(&lab, wire, &mut responder)?))),
+        false => None,
+    };
     let echoes = variants
         .iter()
-        .map(|variant| variant.echo.map(|(wait, class)| Echo::start(&lab, wire, wait, class)).transpose())
+        .map(|variant| variant.echo.map(|echo| Echo::start(&lab, wire, echo, bypass.as_ref())).transpose())
         .collect::<Result<Vec<_>>>()?;
-    let mut client = Client::open(&lab, wire, &responder)?;
-    let samples = std::thread::scope(|scope| {
-        let worker = scope.spawn(|| -> Result<Vec<Variant>> {
+    let measured = std::thread::scope(|scope| {
+        let worker = scope.spawn(|| -> Result<Vec<Measured>> {
             client::settle(client_class)?;
+            let mut all: Vec<_> = variants.iter().map(|variant| Measured::new(*variant)).collect();
             let end = Instant::now() + budget;
             let mut warm = false;
             while Instant::now() < end {
-                for (variant, echo) in variants.iter_mut().zip(&echoes) {
+                for (measured, echo) in all.iter_mut().zip(&echoes) {
                     let turn = match echo {
-                        None => client.heartbeats(variant.client, burst)?,
-                        Some(echo) => echo.during(|port| client.echoes(variant.client, port, burst))?,
+                        None => client.turn(&measured.variant, PORT, burst)?,
+                        Some(echo) => echo.during(|port| client.turn(&measured.variant, port, burst))?,
                     };
-                    // The first round resolves neighbours and wakes everything up.
+                    // The first round wakes everything up.
                     if warm {
-                        variant.lost += turn.lost;
-                        variant.samples.extend(turn.round_trips_ns);
+                        measured.add(turn);
                     }
                 }
                 warm = true;
             }
-            Ok(variants)
+            Ok(all)
         });
         worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the client panicked")))
     })?;
-    Ok(findings(form, &samples, pairs, &responder.mode))
+    Ok(report::findings(form, &measured, judged, &responder.mode, monitor))
 }
 
-fn findings(form: Form, variants: &[Variant], pairs: &[(usize, usize)], mode: &str) -> Findings {
-    let summaries: Vec<Summary> = variants.iter().map(|variant| Summary::micros(&variant.samples)).collect();
-    let mut findings = Findings::default();
-    let mut results = serde_json::Map::new();
-    results.insert("xdp_mode".into(), json!(mode));
-    findings.lines.push(format!(
-        "{:<28} {:>8} {:>10} {:>10} {:>12}   ({mode} XDP)",
-        "round trip in µs", "samples", "median", "p99", "max"
-    ));
-    for (variant, summary) in variants.iter().zip(&summaries) {
-        let Summary { count, median, p99, max, .. } = summary;
-        let name = variant.name;
-        findings.lines.push(format!("{name:<28} {count:>8} {median:>10.2} {p99:>10.2} {max:>12.2}"));
-        results.insert(name.into(), json!({ "round_trip_us": summary, "lost": variant.lost }));
-    }
-    // Each echo, next to the XDP reply to a client that waits like its own.
-    let mut ratios = serde_json::Map::new();
-    for (at, echo) in variants.iter().enumerate().filter(|(_, variant)| variant.echo.is_some()) {
-        let xdp =
-            variants.iter().position(|xdp| xdp.echo.is_none() && xdp.client == echo.client).unwrap_or(0);
-        let ratio = summaries[xdp].median / summaries[at].median;
-        let what = format!("median of \"{}\" / \"{}\"", variants[xdp].name, echo.name);
-        if pairs.contains(&(xdp, at)) {
-            findings.bounds.push(Bound::at_most(&what, ratio, form.limit(RATIO_LIMIT)));
-        } else {
-            findings.lines.push(format!("{what}: {ratio:.3}, not judged"));
-        }
-        ratios.insert(what, json!(ratio));
-    }
-    results.insert("ratios".into(), ratios.into());
-    findings.results = results.into();
-    findings
+/// n2's AF_XDP socket, to which XDP gives data.
+fn steered(lab: &LabGuard, wire: Wire, responder: &mut Responder) -> Result<XskEnd> {
+    let end = XskEnd::open(lab, wire, 2)?;
+    responder.steer_to(lab, wire, &end)?;
+    Ok(end)
 }

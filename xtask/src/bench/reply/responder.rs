@@ -1,23 +1,28 @@
-//! The XDP side: netft's program on n2's interface, with one slot filled in by hand.
+//! The XDP side: netft's program on n2's interface, with one slot filled in by hand; at n1's end a program that gives
+//! frames to the client's AF_XDP socket while there is one.
 
 use super::wire::Wire;
+use super::xsk::XskEnd;
 use crate::lab::Lab;
 use crate::test::workspace_root;
 use anyhow::{Context, Result, bail};
-use aya::maps::{Array, HashMap};
+use aya::maps::{Array, HashMap, MapData, XskMap};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable, bytes_of};
-use netft_common::map::{LAYOUT_VERSION, NodeConfig, SlotConfig, name};
+use netft_common::map::{DataPath, LAYOUT_VERSION, NodeConfig, SlotConfig, Steering, name, socket_index};
+use nix::net::if_::if_nametoindex;
 
 /// Slot of the client's route on both ends.
 const SLOT: u32 = 7;
-const CLUSTER: u32 = 77;
+/// Cluster of both.
+pub(super) const CLUSTER: u32 = 77;
+/// Number of the interface on both ends.
+const INTERFACE: u16 = 1;
 
 /// The attached programs; they go when this is dropped.
 pub(super) struct Responder {
-    _pass: Option<Ebpf>,
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     /// "native" or "generic".
     pub mode: String,
     /// What the client needs to make heartbeats that are accepted.
@@ -37,12 +42,12 @@ impl Responder {
             generation: 1,
             remote_slot: SLOT,
             peer,
+            interface: INTERFACE,
             key_epoch: 1,
             local,
             remote,
             send_key,
             receive_key,
-            ..SlotConfig::zeroed()
         };
         let node = |node_id| NodeConfig {
             layout: LAYOUT_VERSION,
@@ -53,7 +58,7 @@ impl Responder {
         store(&mut ebpf, name::NODE, 0, node(2))?;
         store(&mut ebpf, name::SLOTS, SLOT, slot(1, server, client, [keys[1], keys[0]]))?;
         let mut local: HashMap<_, [u8; 16], u32> = HashMap::try_from(map(&mut ebpf, name::LOCAL)?)?;
-        local.insert(server, 1, 0)?;
+        local.insert(server, u32::from(INTERFACE), 0)?;
 
         let program: &mut Xdp =
             ebpf.program_mut("netft").context("the object has no program \"netft\"")?.try_into()?;
@@ -66,29 +71,52 @@ impl Responder {
             Ok("generic")
         })?;
         Ok(Self {
-            _pass: attach_pass(lab, wire)?,
-            _ebpf: ebpf,
+            ebpf,
             mode: mode.to_string(),
             client_node: node(1),
             client_slot: slot(2, client, server, keys),
         })
     }
+
+    /// From now on data messages that arrive in n2 go to this socket, as if probes had proven it.
+    pub fn steer_to(&mut self, lab: &Lab, wire: Wire, end: &XskEnd) -> Result<()> {
+        let ifindex = lab.enter("n2", || Ok(if_nametoindex(wire.device())?))?;
+        let path = DataPath { ifindex, steering: Steering::Everything };
+        store(&mut self.ebpf, name::PATHS, INTERFACE.into(), path.to_word())?;
+        let mut sockets = XskMap::try_from(map(&mut self.ebpf, name::SOCKETS)?)?;
+        sockets.set(socket_index(INTERFACE, 0), end.raw_fd(), 0).context("telling XDP of n2's AF_XDP socket")
+    }
 }
 
-/// An XDP_TX reply leaves a veth only if its other end has a program too: one that passes everything. The switch's
-/// ports have one already.
-fn attach_pass(lab: &Lab, wire: Wire) -> Result<Option<Ebpf>> {
-    if wire == Wire::Switched {
-        return Ok(None);
+/// The program at n1's end. Also without a socket it has a use: an XDP_TX reply leaves a veth only if its other end has
+/// a program too. The switch's ports have one already.
+pub(super) struct ClientProgram {
+    sockets: XskMap<MapData>,
+    _ebpf: Ebpf,
+}
+
+impl ClientProgram {
+    /// Attaches it. It passes everything.
+    pub fn attach(lab: &Lab, wire: Wire) -> Result<Self> {
+        let mut ebpf = load("lab")?;
+        let program: &mut Xdp =
+            ebpf.program_mut("lab_socket").context("no program \"lab_socket\"")?.try_into()?;
+        program.load()?;
+        lab.enter("n1", || {
+            let attached = program.attach(wire.device(), XdpMode::Driver);
+            attached.with_context(|| format!("attaching XDP to {} in n1", wire.device())).map(|_| ())
+        })?;
+        let sockets = ebpf.take_map("LAB_SOCKETS").context("the lab's object has no map LAB_SOCKETS")?;
+        Ok(Self { sockets: XskMap::try_from(sockets)?, _ebpf: ebpf })
     }
-    let mut ebpf = load("lab")?;
-    let program: &mut Xdp = ebpf.program_mut("xdp_pass").context("no program \"xdp_pass\"")?.try_into()?;
-    program.load()?;
-    lab.enter("n1", || {
-        let attached = program.attach(wire.device(), XdpMode::Driver);
-        attached.with_context(|| format!("attaching XDP to {} in n1", wire.device())).map(|_| ())
-    })?;
-    Ok(Some(ebpf))
+
+    /// Gives everything that arrives to `end`'s socket while `work` runs.
+    pub fn during<T>(&mut self, end: &mut XskEnd, work: impl FnOnce(&mut XskEnd) -> Result<T>) -> Result<T> {
+        self.sockets.set(0, end.raw_fd(), 0).context("telling XDP of n1's AF_XDP socket")?;
+        let result = work(end);
+        self.sockets.unset(0).context("taking n1's AF_XDP socket from XDP")?;
+        result
+    }
 }
 
 fn load(object: &str) -> Result<Ebpf> {
@@ -106,6 +134,7 @@ fn store<T: Pod>(ebpf: &mut Ebpf, name: &str, index: u32, value: T) -> Result<()
     let bytes = bytes_of(&value);
     // aya takes only types that it knows to be plain; arrays of bytes are.
     match bytes.len() {
+        8 => Array::<_, [u8; 8]>::try_from(map(ebpf, name)?)?.set(index, <[u8; 8]>::try_from(bytes)?, 0)?,
         32 => {
             Array::<_, [u8; 32]>::try_from(map(ebpf, name)?)?.set(index, <[u8; 32]>::try_from(bytes)?, 0)?
         }

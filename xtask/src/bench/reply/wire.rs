@@ -2,6 +2,7 @@
 
 use crate::lab::{Host, Lab};
 use anyhow::{Context, Result, ensure};
+use nix::ifaddrs::getifaddrs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
@@ -43,7 +44,27 @@ impl Wire {
             ip(&format!("-n {namespace} addr add {}/24 dev {device}", self.address(node)))?;
             ip(&format!("-n {namespace} link set {device} up"))?;
         }
+        // While AF_XDP has the wire nobody answers ARP.
+        for (node, other) in [(1, 2), (2, 1)] {
+            let namespace = lab.shape().namespace(Host::Node(node));
+            let other = u8::try_from(other)?;
+            let mac = self.mac(lab, other)?.map(|byte| format!("{byte:02x}")).join(":");
+            let address = self.address(other);
+            ip(&format!("-n {namespace} neigh replace {address} lladdr {mac} dev {device} nud permanent"))?;
+        }
         Ok(())
+    }
+
+    /// MAC of node `node` on it.
+    pub fn mac(self, lab: &Lab, node: u8) -> Result<[u8; 6]> {
+        let device = self.device();
+        let mac = lab.enter(&format!("n{node}"), || {
+            let mut entries = getifaddrs().context("listing interfaces")?;
+            Ok(entries.find_map(|entry| {
+                (entry.interface_name == device).then(|| entry.address?.as_link_addr()?.addr()).flatten()
+            }))
+        })?;
+        mac.with_context(|| format!("{device} of n{node} has no MAC"))
     }
 }
 
