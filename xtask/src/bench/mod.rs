@@ -3,6 +3,7 @@
 
 mod detect;
 mod flood;
+mod frames;
 mod record;
 mod reply;
 mod scale;
@@ -28,7 +29,9 @@ enum Bench {
     Detect(Options),
     /// Hostile packets at full speed: nothing goes down, everything is counted.
     Flood(Options),
-    /// Round trip of a heartbeat answered in XDP, against a UDP echo in userspace.
+    /// Frames a second over `netft0`, what they cost, and where they are lost, for each data path.
+    Frames(Options),
+    /// Round trip of a heartbeat answered in XDP, against an echo in userspace.
     Reply(Options),
     /// What a heartbeat costs as peers grow.
     Scale(Options),
@@ -93,6 +96,7 @@ pub fn run(args: Args) -> Result<()> {
     match args.bench {
         Bench::Detect(options) => run_parts("detect", &options, detect::PARTS, Ground::Lab),
         Bench::Flood(options) => run_parts("flood", &options, flood::PARTS, Ground::Lab),
+        Bench::Frames(options) => run_parts("frames", &options, frames::PARTS, Ground::Lab),
         Bench::Reply(options) => run_parts("reply", &options, reply::PARTS, Ground::Lab),
         Bench::Scale(options) => run_parts("scale", &options, scale::PARTS, Ground::Lab),
         Bench::Sim(options) => run_parts("sim", &options, sim::PARTS, Ground::Nothing),

@@ -45,9 +45,34 @@ impl Summary {
     }
 }
 
+/// Of a few rounds, in the unit that the field's name says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Spread {
+    /// The middle one; of an even number the smaller of both.
+    pub median: f64,
+    /// Smallest.
+    pub min: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of one value for each round.
+    pub fn of(rounds: impl IntoIterator<Item = f64>) -> Self {
+        let Summary { median, min, max, .. } = Summary::of(rounds.into_iter().collect());
+        Self { median, min, max }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_spread_is_of_rounds_that_occurred() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0, 9.0]), Spread { median: 2.0, min: 1.0, max: 9.0 });
+        assert_eq!(Spread::of([]), Spread::default());
+    }
 
     #[test]
     fn ranks_are_samples_that_occurred() {

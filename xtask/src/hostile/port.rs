@@ -1,8 +1,7 @@
 //! A raw socket at a port of the lab's switch.
 
 use crate::lab::Lab;
-use anyhow::{Context, Result, anyhow, ensure};
-use netft_userspace::sys;
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::libc::PACKET_OUTGOING;
@@ -11,8 +10,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long one receive waits.
@@ -39,7 +37,7 @@ impl Port {
     /// Frames that were lost on the wire to `host` so far.
     pub fn drops(lab: &Lab, host: &str, network: &str) -> Result<u64> {
         let name = format!("{host}-{network}:");
-        let text = in_switch(lab, || Ok(std::fs::read_to_string("/proc/thread-self/net/dev")?))?;
+        let text = lab.enter_switch(|| Ok(std::fs::read_to_string("/proc/thread-self/net/dev")?))?;
         let line = text.lines().find_map(|line| line.trim().strip_prefix(&name));
         // netdevice(7) and /proc/net/dev: 8 columns of receiving, then bytes, packets, errors and drops of sending.
         let drops = line.and_then(|line| line.split_whitespace().nth(11)?.parse().ok());
@@ -102,7 +100,7 @@ impl Ear {
 /// A packet socket bound to a port of the switch.
 fn open(lab: &Lab, host: &str, network: &str, protocol: Option<SockProtocol>) -> Result<OwnedFd> {
     let name = format!("{host}-{network}");
-    in_switch(lab, || {
+    lab.enter_switch(|| {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket =
             socket(AddressFamily::Packet, SockType::Raw, flags, protocol).context("a packet socket")?;
@@ -113,19 +111,5 @@ fn open(lab: &Lab, host: &str, network: &str, protocol: Option<SockProtocol>) ->
         let port = port.with_context(|| format!("the switch has no port {name}"))?;
         bind(socket.as_raw_fd(), &port).with_context(|| format!("binding to port {name}"))?;
         Ok(socket)
-    })
-}
-
-/// Runs `work` in the switch's network namespace.
-fn in_switch<T: Send>(lab: &Lab, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let switch = lab.shape().switch();
-    let namespace =
-        File::open(format!("/run/netns/{switch}")).with_context(|| format!("opening {switch}"))?;
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            sys::enter_network(namespace.as_fd()).with_context(|| format!("entering {switch}"))?;
-            work()
-        });
-        thread.join().unwrap_or_else(|_| Err(anyhow!("a thread in {switch} panicked")))
     })
 }

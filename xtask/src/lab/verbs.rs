@@ -144,6 +144,11 @@ impl Lab {
         namespace::enter(&self.shape().namespace(self.shape().host(host)?), work)
     }
 
+    /// The same in the switch, where the far ends of all cables are.
+    pub fn enter_switch<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        namespace::enter(&self.shape().switch(), work)
+    }
+
     /// The command `netft` for a node's daemon, ready for arguments.
     pub fn netft_command(&self, node: &str) -> Result<Command> {
         let daemon = self.daemon(self.shape().node(node)?);

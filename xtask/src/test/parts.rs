@@ -182,6 +182,7 @@ pub const PARTS: &[Part] = &[
             cargo(&["xtask", "bench", "reply", "--short"]),
             cargo(&["xtask", "bench", "detect", "--short"]),
             cargo(&["xtask", "bench", "flood", "--short"]),
+            cargo(&["xtask", "bench", "frames", "--short"]),
             cargo(&["xtask", "bench", "scale", "--short"]),
             cargo(&["xtask", "bench", "sim", "--short"]),
         ],

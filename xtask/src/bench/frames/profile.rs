@@ -1,0 +1,284 @@
+//! Where the time goes: what perf (linux-perf) sees the data threads do while a stream runs.
+
+use super::cpu::Clocks;
+use super::stream::{Load, Stream};
+use super::switch::{PATHS, Path, switch};
+use super::{SMALL, count};
+use crate::bench::Form;
+use crate::bench::detect::bed::Bed;
+use crate::bench::record::{Findings, PartRecord, measure_once};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+/// Samples a second and CPU. No multiple of the kernel's tick or of the heartbeats' pace.
+const FREQUENCY: &str = "1997";
+/// System calls that a data thread makes for frames.
+const CALLS: [&str; 6] = ["read", "write", "sendmmsg", "recvmmsg", "sendto", "ppoll"];
+/// Functions that are named.
+const TOP: usize = 12;
+/// Work that is looked for in stacks; one may be part of another.
+const MARKS: &[(&str, &[&str])] = &[
+    ("AF_XDP transmit", &["__xsk_generic_xmit"]),
+    ("UDP transmit", &["udp_sendmsg", "udpv6_sendmsg"]),
+    ("UDP receive", &["udp_recvmsg", "udpv6_recvmsg"]),
+    ("veth receive with XDP", &["veth_poll"]),
+    ("backlog receive", &["process_backlog"]),
+    ("bridge", &["br_handle_frame"]),
+    ("generic XDP", &["do_xdp_generic", "netif_receive_generic_xdp"]),
+    ("into an AF_XDP socket", &["__xsk_map_redirect", "xsk_generic_rcv", "__xsk_rcv"]),
+    ("into a UDP socket", &["udp_queue_rcv_one_skb", "udpv6_queue_rcv_one_skb"]),
+    ("netft0 read", &["tun_do_read"]),
+    ("netft0 write", &["tun_get_user"]),
+    ("waking a thread", &["try_to_wake_up"]),
+    ("going to sleep", &["schedule"]),
+    ("SipHash", &["netft_common::siphash::Stream::write"]),
+];
+/// In the stack of everything that runs in a softirq.
+const SOFTIRQ: [&str; 2] = ["handle_softirqs", "__do_softirq"];
+
+/// Samples of one data thread.
+#[derive(Default)]
+struct Seen {
+    samples: u64,
+    softirq: u64,
+    /// By system call; "" = outside the kernel.
+    calls: BTreeMap<String, u64>,
+    /// By [`MARKS`].
+    marks: BTreeMap<String, u64>,
+    /// By the innermost function.
+    functions: BTreeMap<String, u64>,
+}
+
+/// The part.
+pub(super) fn run(form: Form) -> Result<PartRecord> {
+    measure_once("profile", "where the data threads' time goes", |_| {
+        let span = Duration::from_secs(if form == Form::Full { 4 } else { 1 });
+        let mut findings = Findings::default();
+        if Command::new("perf").arg("--version").stdout(Stdio::null()).status().is_err() {
+            findings.lines.push("not measured: there is no perf here (package linux-perf)".into());
+            return Ok(findings);
+        }
+        let bed = Bed::make(2, 1, &[])?;
+        let stream = Stream::open(&bed.lab)?;
+        let clocks = Clocks::new(&bed.lab, stream.receiver_tid)?;
+        let mut rows = Vec::new();
+        for path in PATHS {
+            switch(&bed.lab, path)?;
+            for size in [SMALL, stream.longest] {
+                rows.push(profile(&stream, &clocks, path, size, span, &mut findings.lines)?);
+            }
+        }
+        findings.results = json!({ "samples_per_second_and_cpu": FREQUENCY.parse::<u32>()?, "rows": rows });
+        Ok(findings)
+    })
+}
+
+fn profile(
+    stream: &Stream,
+    clocks: &Clocks,
+    path: Path,
+    size: usize,
+    span: Duration,
+    lines: &mut Vec<String>,
+) -> Result<Value> {
+    let threads = clocks.data_threads()?;
+    // Sampling and counting disturb each other, so each has its own run. perf ends before the stream does.
+    let pause = format!("{:.1}", span.as_secs_f64() / 2.0);
+    let sampled = during(stream, size, span, || {
+        perf(&["record", "-q", "-a", "-g", "-F", FREQUENCY, "-o", "-", "--", "sleep", &pause])
+    })?;
+    let text = script(&sampled.stdout)?;
+    let seen: Vec<Seen> = threads.iter().map(|threads| Seen::in_script(&text, threads)).collect();
+
+    let events: Vec<String> = CALLS.iter().map(|call| format!("syscalls:sys_enter_{call}")).collect();
+    let tids = threads.concat().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let counted = during(stream, size, span, || {
+        let events = events.join(",");
+        perf(&["stat", "-x", ",", "--per-thread", "-e", &events, "-t", &tids, "--", "sleep", &pause])
+    })?;
+    let text = String::from_utf8_lossy(&counted.stderr);
+    let counted: Vec<BTreeMap<&str, u64>> = threads.iter().map(|threads| calls(&text, threads)).collect();
+    // Each frame that arrives is one write into n2's netft0, and none is lost.
+    let frames = counted[1].get("write").copied().context("perf counted no write into netft0")?;
+
+    let mut row = serde_json::Map::new();
+    row.insert("path".into(), json!(path.name));
+    row.insert("bytes".into(), json!(size));
+    lines.push(format!("{}, {size} bytes", path.name));
+    for (side, node) in ["n1", "n2"].into_iter().enumerate() {
+        let seen = &seen[side];
+        let per_frame: BTreeMap<&str, f64> = counted[side]
+            .iter()
+            .map(|(call, calls)| (*call, rounded(count(*calls) / count(frames.max(1)))))
+            .filter(|(_, calls)| *calls > 0.0)
+            .collect();
+        lines.push(format!("  {node}: {}", seen.line()));
+        lines.push(format!("      calls per frame: {}", listed(per_frame.iter().map(|(k, v)| (*k, *v)), "")));
+        lines.push(format!("      in and below: {}", listed(seen.marked().into_iter(), " %")));
+        lines.push(format!("      functions: {}", listed(seen.top().into_iter(), " %")));
+        row.insert(format!("{node}_data_thread"), seen.json(&per_frame));
+    }
+    Ok(row.into())
+}
+
+/// Runs `work` while a stream without losses runs.
+fn during(
+    stream: &Stream,
+    size: usize,
+    span: Duration,
+    work: impl FnOnce() -> Result<Output> + Send,
+) -> Result<Output> {
+    std::thread::scope(|scope| {
+        let streaming = scope.spawn(|| stream.run(Load::Window, size, span, |_| Ok(())));
+        // It takes a moment until everything is under way.
+        std::thread::sleep(span / 8);
+        let output = work();
+        streaming.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the stream panicked")))?;
+        output
+    })
+}
+
+fn perf(arguments: &[&str]) -> Result<Output> {
+    let output =
+        Command::new("perf").args(arguments).stdin(Stdio::null()).output().context("running perf")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`perf {}` failed: {}", arguments.join(" "), complaint.trim());
+    Ok(output)
+}
+
+/// Samples as text: "TID" lines, each with its stack below, innermost first, ended by an empty line.
+fn script(data: &[u8]) -> Result<String> {
+    let path = crate::test::workspace_root().join("target/frames.perf");
+    std::fs::write(&path, data).with_context(|| format!("writing {}", path.display()))?;
+    let output = perf(&["script", "-i", &path.display().to_string(), "-F", "tid,ip,sym"])?;
+    let _ = std::fs::remove_file(&path);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Counts by call of some threads, of what `perf stat -x, --per-thread` says: name-tid, count, unit, event, …
+fn calls(text: &str, threads: &[u32]) -> BTreeMap<&'static str, u64> {
+    let mut calls = BTreeMap::new();
+    for line in text.lines() {
+        let columns: Vec<&str> = line.split(',').collect();
+        let [thread, number, _, event, ..] = columns[..] else { continue };
+        let tid = thread.rsplit_once('-').and_then(|(_, tid)| tid.trim().parse().ok());
+        let call = CALLS.iter().find(|call| event.ends_with(&format!("sys_enter_{call}")));
+        if let (Some(tid), Some(call), Ok(number)) = (tid, call, number.trim().parse::<u64>())
+            && threads.contains(&tid)
+        {
+            *calls.entry(*call).or_default() += number;
+        }
+    }
+    calls
+}
+
+impl Seen {
+    fn in_script(text: &str, threads: &[u32]) -> Self {
+        let mut seen = Self::default();
+        for sample in text.split("\n\n") {
+            let mut lines = sample.lines().filter(|line| !line.trim().is_empty());
+            let tid = lines.next().and_then(|line| line.trim().parse::<u32>().ok());
+            if tid.is_some_and(|tid| threads.contains(&tid)) {
+                let symbols = lines.map(|line| line.trim().split_once(' ').map_or("?", |(_, symbol)| symbol));
+                seen.add(&symbols.collect::<Vec<_>>());
+            }
+        }
+        seen
+    }
+
+    fn add(&mut self, stack: &[&str]) {
+        self.samples += 1;
+        self.softirq += u64::from(stack.iter().any(|symbol| SOFTIRQ.contains(symbol)));
+        let prefixes = ["__x64_sys_", "ksys_"];
+        let call =
+            stack.iter().find_map(|symbol| prefixes.iter().find_map(|prefix| symbol.strip_prefix(prefix)));
+        *self.calls.entry(call.unwrap_or_default().to_string()).or_default() += 1;
+        for (mark, functions) in MARKS {
+            if stack.iter().any(|symbol| functions.contains(symbol)) {
+                *self.marks.entry((*mark).to_string()).or_default() += 1;
+            }
+        }
+        let innermost = stack.first().map_or("?", |symbol| *symbol);
+        *self.functions.entry(innermost.to_string()).or_default() += 1;
+    }
+
+    fn percent(&self, samples: u64) -> f64 {
+        rounded(100.0 * count(samples) / count(self.samples.max(1)))
+    }
+
+    fn shares<'a>(&'a self, counts: &'a BTreeMap<String, u64>) -> Vec<(&'a str, f64)> {
+        let mut shares: Vec<_> =
+            counts.iter().map(|(name, samples)| (name.as_str(), self.percent(*samples))).collect();
+        shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+        shares
+    }
+
+    fn top(&self) -> Vec<(&str, f64)> {
+        self.shares(&self.functions).into_iter().take(TOP).collect()
+    }
+
+    fn marked(&self) -> Vec<(&str, f64)> {
+        self.shares(&self.marks)
+    }
+
+    fn by_call(&self) -> Vec<(&str, f64)> {
+        let named = self.shares(&self.calls).into_iter();
+        named.map(|(call, share)| (if call.is_empty() { "no call" } else { call }, share)).collect()
+    }
+
+    fn line(&self) -> String {
+        let Self { samples, softirq, .. } = self;
+        let calls = listed(self.by_call().into_iter(), " %");
+        format!("{samples} samples, {:.0} % in softirqs; by call: {calls}", self.percent(*softirq))
+    }
+
+    fn json(&self, per_frame: &BTreeMap<&str, f64>) -> Value {
+        json!({
+            "samples": self.samples,
+            "softirq_percent": self.percent(self.softirq),
+            "percent_by_call": self.by_call().into_iter().collect::<BTreeMap<_, _>>(),
+            "percent_in_and_below": self.marked().into_iter().collect::<BTreeMap<_, _>>(),
+            "percent_by_function": self.top().into_iter().collect::<BTreeMap<_, _>>(),
+            "calls_per_frame": per_frame,
+        })
+    }
+}
+
+fn listed<'a>(shares: impl Iterator<Item = (&'a str, f64)>, unit: &str) -> String {
+    shares.fold(String::new(), |mut text, (name, share)| {
+        let comma = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{comma}{name} {share}{unit}");
+        text
+    })
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_tells_its_call_and_its_softirq() {
+        let text = "  17 \n\tffff1 veth_xmit\n\tffff2 handle_softirqs\n\tffff3 ksys_write\n\n\
+                      17 \n\t55aa netft_core::data::DataPlane::seal\n\n  18 \n\tffff1 memcpy\n";
+        let seen = Seen::in_script(text, &[17]);
+        assert_eq!((seen.samples, seen.softirq), (2, 1));
+        assert_eq!(seen.by_call(), [("no call", 50.0), ("write", 50.0)]);
+        assert_eq!(seen.top(), [("netft_core::data::DataPlane::seal", 50.0), ("veth_xmit", 50.0)]);
+    }
+
+    #[test]
+    fn counts_are_found_by_thread_and_event() {
+        let text = "netft-data-17,12,,syscalls:sys_enter_read,100,100.00,,\n\
+                    netft-data-18,7,,syscalls:sys_enter_read,100,100.00,,\n\
+                    netft-data-17,<not counted>,,syscalls:sys_enter_write,0,,,\n";
+        assert_eq!(calls(text, &[17]), BTreeMap::from([("read", 12)]));
+    }
+}

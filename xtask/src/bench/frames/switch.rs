@@ -1,0 +1,65 @@
+//! Changes the way that cluster traffic takes, while the cluster runs.
+
+use crate::cluster::{self, ask};
+use crate::lab::Lab;
+use anyhow::{Context, Result, bail, ensure};
+use netft_userspace::control::Request;
+use netft_userspace::engine::{DataWay, PathReport};
+use netft_userspace::listing::Reload;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// How long sockets may take to be opened and proven.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A value of `datapath.path`, and what must come of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    pub name: &'static str,
+    pub way: DataWay,
+}
+
+/// All of them, in the order of their turns.
+pub(super) const PATHS: [Path; 3] = [
+    Path { name: "xdp", way: DataWay::Xdp },
+    Path { name: "xdp-generic", way: DataWay::XdpGeneric },
+    Path { name: "socket", way: DataWay::Socket },
+];
+
+/// Has all nodes use `path`; returns when data goes that way everywhere and all routes are up.
+pub(super) fn switch(lab: &Lab, path: Path) -> Result<()> {
+    for node in cluster::nodes(lab) {
+        let file = lab.folder(&node)?.join("netft.toml");
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let mut table: toml::Table =
+            text.parse().with_context(|| format!("{} is no TOML", file.display()))?;
+        let datapath = table.entry("datapath").or_insert_with(|| toml::Table::new().into());
+        let datapath = datapath.as_table_mut().context("[datapath] is no table")?;
+        datapath.insert("path".into(), path.name.into());
+        fs::write(&file, toml::to_string(&table)?).with_context(|| format!("writing {}", file.display()))?;
+        let done: Reload = ask(lab, &node, Request::Reload { dry_run: false })?;
+        ensure!(done.applied, "{node} doesn't take datapath.path = {:?}", path.name);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = paths(lab)?;
+        if seen.iter().all(|(_, report)| (report.receive, report.transmit) == (path.way, path.way)) {
+            break;
+        }
+        if Instant::now() > deadline {
+            bail!("datapath.path = {:?} isn't in effect: {seen:#?}", path.name);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    cluster::wait_until_whole(lab, PATIENCE)?;
+    cluster::wait_until_settled(lab, PATIENCE)
+}
+
+fn paths(lab: &Lab) -> Result<Vec<(String, PathReport)>> {
+    let mut paths = Vec::new();
+    for node in cluster::nodes(lab) {
+        let interfaces = cluster::status(lab, &node)?.interfaces;
+        paths.extend(interfaces.into_iter().filter_map(|interface| Some((node.clone(), interface.path?))));
+    }
+    Ok(paths)
+}
