@@ -1,10 +1,12 @@
 //! The `netft` program, loaded into the kernel, with maps of its own.
 
 use super::node::Setup;
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use netft_common::map::{Counter, CpuTick, DataPath, name};
+use socket2::Socket;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 /// What became of a frame.
@@ -117,6 +119,13 @@ impl Program {
         let gates: Array<_, [u64; 2]> = map.try_into().expect("an array");
         let [passed, _] = gates.get(&gate, 0).expect("in range");
         passed
+    }
+
+    /// Puts a socket into the map of AF_XDP sockets.
+    pub fn set_socket(&mut self, index: u32, socket: &Socket) {
+        let map = self.ebpf.map_mut(name::SOCKETS).expect("the object has it");
+        let mut sockets: XskMap<_> = map.try_into().expect("a map of sockets");
+        sockets.set(index, socket.as_raw_fd(), 0).expect("in range");
     }
 
     /// Every CPU's ticks.

@@ -1,10 +1,11 @@
-//! Which data frames XDP would give to AF_XDP sockets, and that all of them reach the kernel while there is no socket.
+//! Which data frames XDP gives to AF_XDP sockets, and that all of them reach the kernel while there is no socket.
 
 use super::frames::{TAGS, frame};
 use super::node::{EPOCH, FAMILIES, Family, Setup, setup, slot};
 use super::program::{Action, Program};
-use netft_common::map::{DataPath, Steering};
+use netft_common::map::{DataPath, Steering, socket_index};
 use netft_common::wire::{self, Data, Header, kind};
+use socket2::{Domain, Socket, Type};
 
 /// Test runs come in by the loopback device, queue 0.
 const INGRESS: u32 = 1;
@@ -76,6 +77,9 @@ fn what_travels_no_route_of_ours_is_never_steered() {
     for family in FAMILIES {
         let mut program = Program::load(&node(family));
         program.set_path(5, HERE);
+        // There is a socket, but not for these.
+        let socket = bare_socket();
+        program.set_socket(socket_index(5, 0), &socket);
         let plain = message(family, kind::DATA, |_| ());
         let cases = [
             ("another slot", frame(1, family, &message(family, kind::DATA, |header| header.slot += 1))),
@@ -90,6 +94,60 @@ fn what_travels_no_route_of_ours_is_never_steered() {
             assert_eq!(counted(&program, &frame.bytes()), "passed_userspace", "{name}");
         }
     }
+}
+
+/// A socket that is bound to nothing: XDP finds it, and in a test run nothing is put into it.
+fn bare_socket() -> Socket {
+    const AF_XDP: i32 = 44;
+    Socket::new(Domain::from(AF_XDP), Type::RAW, None).expect("the kernel has CONFIG_XDP_SOCKETS")
+}
+
+#[test]
+fn data_on_a_route_is_given_to_the_socket_of_its_interface_and_queue() {
+    let socket = bare_socket();
+    for family in FAMILIES {
+        let mut program = Program::load(&node(family));
+        let run = |program: &Program, kind: u8, tag| {
+            let bytes = frame(1, family, &message(family, kind, |_| ())).tagged(tag).bytes();
+            let outcome = program.run(&bytes);
+            assert_eq!(outcome.frame, bytes, "untouched");
+            (outcome.action, outcome.counted)
+        };
+        let (given, fallen) = ((Action::Redirect, vec!["redirected"]), (Action::Pass, vec!["fell_through"]));
+        let kernels = (Action::Pass, vec!["passed_userspace"]);
+        program.set_path(5, HERE);
+        // Another queue's and another interface's socket are none of this one's.
+        program.set_socket(socket_index(5, 1), &socket);
+        program.set_socket(socket_index(6, 0), &socket);
+        assert_eq!(run(&program, kind::DATA, TAGS[0]), fallen);
+        program.set_socket(socket_index(5, 0), &socket);
+        for tag in TAGS {
+            let kinds = |program: &Program| {
+                [kind::DATA, kind::PROBE, kind::HELLO].map(|kind| run(program, kind, tag))
+            };
+            program.set_path(5, HERE);
+            assert_eq!(kinds(&program), [given.clone(), given.clone(), kernels.clone()]);
+            program.set_path(5, DataPath { steering: Steering::Probes, ..HERE });
+            assert_eq!(kinds(&program), [kernels.clone(), given.clone(), kernels.clone()]);
+            program.set_path(5, DataPath { steering: Steering::Nothing, ..HERE });
+            assert_eq!(kinds(&program), [kernels.clone(), kernels.clone(), kernels.clone()]);
+            program.set_path(5, DataPath { ifindex: INGRESS + 1, ..HERE });
+            assert_eq!(kinds(&program), [fallen.clone(), fallen.clone(), kernels.clone()]);
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_is_closed_is_given_nothing_more() {
+    let family = Family::V4;
+    let mut program = Program::load(&node(family));
+    program.set_path(5, HERE);
+    let bytes = frame(1, family, &message(family, kind::DATA, |_| ())).bytes();
+    let socket = bare_socket();
+    program.set_socket(socket_index(5, 0), &socket);
+    assert_eq!(program.run(&bytes).action, Action::Redirect);
+    drop(socket);
+    assert_eq!(counted(&program, &bytes), "fell_through");
 }
 
 /// Last byte of the source address.
