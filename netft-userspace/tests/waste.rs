@@ -6,7 +6,9 @@ use netft_common::map::SlotConfig;
 use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
 use netft_core::types::{NodeId, RouteClass, RouteState, Slot, Timing, address_bytes};
-use netft_userspace::engine::{DatapathOptions, Engine, EngineOptions, StopMode, Wait};
+use netft_userspace::engine::{
+    DataWay, DatapathOptions, Engine, EngineOptions, EngineStats, PathWish, StopMode, Wait,
+};
 use netft_userspace::sys::allocator::{Counting, allocations};
 use netft_userspace::{netlink, sys};
 use std::collections::BTreeMap;
@@ -25,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const HEARTBEATS: u64 = 5_000;
 const FRAMES: u64 = 5_000;
 const INTERFACE: &str = "net1";
+/// Queues of the interfaces, and so data threads with AF_XDP, if there are so many CPUs.
+const QUEUES: usize = 2;
+/// Pairs of ports, which spread over the queues: so many that they don't happen to share one.
+const FLOWS: u16 = 32;
 
 struct Node {
     id: u16,
@@ -51,7 +57,7 @@ impl Node {
         assert!(status.success(), "ip {command}");
     }
 
-    async fn start(&mut self) {
+    async fn start(&mut self, path: PathWish) {
         self.enter();
         let options = EngineOptions {
             cluster_id: 7,
@@ -68,7 +74,7 @@ impl Node {
                 engine_timeout_ns: 250_000_000,
                 damping: DampingConfig::default(),
             },
-            datapath: DatapathOptions::default(),
+            datapath: DatapathOptions { path, ..DatapathOptions::default() },
         };
         let mut engine = Engine::start(options).await.unwrap();
         let interface = interface().await;
@@ -85,10 +91,24 @@ impl Node {
         self.engine.as_ref().unwrap()
     }
 
+    /// Whether data goes the way that it will go.
+    fn is_settled(&mut self, way: DataWay) -> bool {
+        // The control thread's work, also more queues of the adapter in this namespace.
+        self.enter();
+        let engine = self.engine.as_mut().unwrap();
+        while engine.try_recv().is_some() {}
+        engine.paths().iter().all(|path| (path.receive, path.transmit) == (way, way))
+    }
+
     fn is_up(&self) -> bool {
         let views = self.engine().route_views();
         views.len() == 2 && views.iter().all(|view| view.state == RouteState::Up)
     }
+}
+
+/// Hardware address of a node's interface.
+fn mac(id: u16) -> [u8; 6] {
+    [0x02, 0, 0, 0, 8, u8::try_from(id).unwrap()]
 }
 
 fn adapter(id: u16) -> Adapter {
@@ -132,7 +152,7 @@ fn route(id: u16, family: u16, interface: &Interface) -> RouteInstall {
         network: "Cluster Network 1".to_owned(),
         metric: 40_000 + u32::from(family),
         mtu: interface.mtu,
-        remote_mac: None,
+        remote_mac: Some(mac(peer)),
     }
 }
 
@@ -149,25 +169,30 @@ async fn interface() -> Interface {
     }
 }
 
-/// A socket on each `netft0`, connected to the other.
-fn sockets(nodes: &[Node; 2]) -> [UdpSocket; 2] {
-    let bound = [0, 1].map(|index: usize| {
-        nodes[index].enter();
-        let socket = UdpSocket::bind((adapter(nodes[index].id).ipv4, 4000)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket
-    });
-    bound[0].connect((adapter(2).ipv4, 4000)).unwrap();
-    bound[1].connect((adapter(1).ipv4, 4000)).unwrap();
-    bound
+/// A socket on each `netft0` for every flow, connected to the other.
+fn sockets(nodes: &[Node; 2]) -> Vec<[UdpSocket; 2]> {
+    let bind = |ports: [u16; 2]| {
+        let bound = [0, 1].map(|index: usize| {
+            nodes[index].enter();
+            let socket = UdpSocket::bind((adapter(nodes[index].id).ipv4, ports[index])).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        });
+        bound[0].connect((adapter(2).ipv4, ports[1])).unwrap();
+        bound[1].connect((adapter(1).ipv4, ports[0])).unwrap();
+        bound
+    };
+    (0..FLOWS).map(|flow| bind([4000 + flow, 5000 + flow])).collect()
 }
 
-/// Sends one small and one large frame each way.
-fn exchange(sockets: &[UdpSocket; 2], buffer: &mut [u8; 2000]) {
-    for (from, to) in [(0, 1), (1, 0)] {
-        for length in [60, 1386 - 28] {
-            assert_eq!(sockets[from].send(&buffer[..length]).unwrap(), length);
-            assert_eq!(sockets[to].recv(buffer).unwrap(), length);
+/// Sends one small and one large frame each way in every flow.
+fn exchange(flows: &[[UdpSocket; 2]], buffer: &mut [u8; 2000]) {
+    for sockets in flows {
+        for (from, to) in [(0, 1), (1, 0)] {
+            for length in [60, 1386 - 28] {
+                assert_eq!(sockets[from].send(&buffer[..length]).unwrap(), length);
+                assert_eq!(sockets[to].recv(buffer).unwrap(), length);
+            }
         }
     }
 }
@@ -178,44 +203,73 @@ fn work(node: &Node) -> [u64; 2] {
     [stats.requests, stats.frames_sent]
 }
 
-#[test]
-fn heartbeats_and_frames_allocate_nothing() {
-    // The namespaces end with this thread and the files.
-    std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(story());
-    })
-    .join()
-    .unwrap();
+/// All frames between two moments went by AF_XDP, or none, and with AF_XDP each thread had some.
+fn check_way(before: &EngineStats, after: &EngineStats, way: DataWay, threads: usize) {
+    let grown = |word: fn(&EngineStats) -> u64| word(after) - word(before);
+    let by_xdp = [grown(|stats| stats.bypass_sent), grown(|stats| stats.bypass_received)];
+    if way == DataWay::Socket {
+        assert_eq!(by_xdp, [0, 0]);
+        return;
+    }
+    assert_eq!(by_xdp, [grown(|stats| stats.frames_sent), grown(|stats| stats.frames_received)]);
+    assert_eq!(after.data_threads.len(), threads);
+    for (before, after) in before.data_threads.iter().zip(&after.data_threads) {
+        assert!(after.xdp_sent > before.xdp_sent + 100, "{before:?} {after:?}");
+        assert!(after.xdp_received > before.xdp_received + 100, "{before:?} {after:?}");
+    }
 }
 
-async fn story() {
+#[test]
+fn heartbeats_and_frames_allocate_nothing() {
+    // One after the other: all threads of this process are counted.
+    for (path, way) in [(PathWish::Socket, DataWay::Socket), (PathWish::Xdp, DataWay::Xdp)] {
+        // The namespaces end with this thread and the files.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(story(path, way));
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+async fn story(path: PathWish, way: DataWay) {
     let mut nodes = [Node::new(1), Node::new(2)];
     let other = format!("/proc/{}/fd/{}", std::process::id(), nodes[1].namespace.as_raw_fd());
-    nodes[0].ip(&format!("link add {INTERFACE} type veth peer name {INTERFACE} netns {other}"));
+    let queues = format!("numtxqueues {QUEUES} numrxqueues {QUEUES}");
+    nodes[0]
+        .ip(&format!("link add {INTERFACE} {queues} type veth peer name {INTERFACE} {queues} netns {other}"));
     for node in &nodes {
+        let [.., last] = mac(node.id);
+        node.ip(&format!("link set {INTERFACE} address 02:00:00:00:08:{last:02x}"));
         node.ip(&format!("address add {}/24 dev {INTERFACE}", address(node.id, 0)));
         node.ip(&format!("address add {}/64 dev {INTERFACE} nodad", address(node.id, 1)));
         node.ip(&format!("link set {INTERFACE} up"));
     }
     for node in &mut nodes {
-        node.start().await;
+        node.start(path).await;
     }
     let deadline = Instant::now() + PATIENCE;
-    while !nodes.iter().all(Node::is_up) {
-        assert!(Instant::now() < deadline, "the routes don't come up");
+    while !nodes.iter().all(Node::is_up) || !nodes.iter_mut().all(|node| node.is_settled(way)) {
+        let paths: Vec<_> = nodes.iter().map(|node| node.engine().paths()).collect();
+        assert!(Instant::now() < deadline, "the routes don't come up, or data goes otherwise: {paths:#?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let sockets = sockets(&nodes);
+    let flows = sockets(&nodes);
     let mut buffer = [0x5a; 2000];
-    (0..200).for_each(|_| exchange(&sockets, &mut buffer));
+    (0..10).for_each(|_| exchange(&flows, &mut buffer));
 
+    let threads = match way {
+        DataWay::Socket => 1,
+        _ => QUEUES.min(sys::allowed_cpus().len()),
+    };
+    let stats = [0, 1].map(|index: usize| nodes[index].engine().stats());
     // From here on this thread only uses sockets and atomics, and no other one but the engines' has anything to do.
     let began = [work(&nodes[0]), work(&nodes[1])];
     let before: BTreeMap<i32, u64> = allocations().into_iter().collect();
     let deadline = Instant::now() + 2 * PATIENCE;
     loop {
-        (0..100).for_each(|_| exchange(&sockets, &mut buffer));
+        exchange(&flows, &mut buffer);
         let done = nodes.iter().zip(began).all(|(node, [heartbeats, frames])| {
             let [more_heartbeats, more_frames] = work(node);
             more_heartbeats >= heartbeats + HEARTBEATS && more_frames >= frames + FRAMES
@@ -237,8 +291,12 @@ async fn story() {
             .to_owned()
     };
     let named: Vec<_> = after.iter().map(|(thread, count)| (name(*thread), *thread, *count)).collect();
-    for engine in ["netft-detect", "netft-data-0"] {
-        assert_eq!(named.iter().filter(|(name, ..)| name == engine).count(), 2, "{named:?}");
+    let data = (0..threads).map(|thread| format!("netft-data-{thread}"));
+    for engine in data.chain(["netft-detect".to_owned()]) {
+        assert_eq!(named.iter().filter(|(name, ..)| *name == engine).count(), 2, "{engine}: {named:?}");
+    }
+    for (node, before) in nodes.iter().zip(&stats) {
+        check_way(before, &node.engine().stats(), way, threads);
     }
     let wasteful: Vec<_> = named
         .iter()
