@@ -33,12 +33,17 @@ fn everywhere(lab: &Lab, way: DataWay) {
     }
 }
 
-fn reload_with(lab: &Lab, node: &str, path: &str) {
+/// Writes it into the node's file.
+fn configure(lab: &Lab, node: &str, path: &str) {
     let file = lab.folder(node).unwrap().join("netft.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let kept: Vec<&str> =
         text.lines().filter(|line| !line.starts_with("path =") && *line != "[datapath]").collect();
     std::fs::write(&file, format!("{}\n[datapath]\npath = \"{path}\"\n", kept.join("\n"))).unwrap();
+}
+
+fn reload_with(lab: &Lab, node: &str, path: &str) {
+    configure(lab, node, path);
     let done: Reload = ask(lab, node, Request::Reload { dry_run: false }).unwrap();
     assert!(done.applied && done.changes.len() == 1, "{done:?}");
 }
@@ -189,6 +194,17 @@ fn a_daemon_that_was_killed_gets_its_sockets_back() {
     assert_eq!(downs(&lab, killed.before_ns), Vec::<String>::new());
     assert_eq!(paths(&lab, "n2").iter().map(|path| path.sockets).collect::<Vec<_>>(), [2, 2]);
     each_thread_carries(&lab);
+
+    // And if XDP is to be attached in another way by then, that also happens one interface after the other.
+    configure(&lab, "n2", "xdp-generic");
+    let killed = lab.kill("n2").unwrap();
+    lab.start("n2").unwrap();
+    eventually("it uses AF_XDP with XDP in the stack", PATIENCE, || {
+        let all = paths(&lab, "n2").iter().all(|path| path.receive == DataWay::XdpGeneric);
+        all.then_some(())
+    });
+    whole(&lab);
+    assert!(fewest_up(&lab, "n1", killed.before_ns) >= 1, "{}", logs(&lab));
 }
 
 #[test]
@@ -241,6 +257,33 @@ fn more_queues_than_threads_are_all_served() {
         pinged.status.success().then_some(())
     });
     each_thread_carries(&lab);
+}
+
+#[test]
+fn auto_takes_af_xdp_and_is_changed_live() {
+    let lab = cluster(&queued("auto", 1, 2));
+    everywhere(&lab, DataWay::Xdp);
+    each_thread_carries(&lab);
+    assert!(!logs(&lab).contains("WARN"), "{}", logs(&lab));
+    for (path, way) in [("socket", DataWay::Socket), ("auto", DataWay::Xdp)] {
+        let (sent, received) = by_xdp(&lab, "n1");
+        for node in NODES {
+            reload_with(&lab, node, path);
+        }
+        everywhere(&lab, way);
+        let peer = adapter(&lab, "n2").unwrap().ipv4.to_string();
+        output_of(&lab, "n1", &["ping", "-c20", "-i0.002", "-W5", &peer]);
+        let now = by_xdp(&lab, "n1");
+        let used = now.0 >= sent + 20 && now.1 >= received + 20;
+        assert_eq!(used, way == DataWay::Xdp, "{path}: {sent} {received} {now:?}");
+    }
+    // It is the same as `xdp` where AF_XDP can be had: nothing is opened again.
+    let before_ns = boottime_ns();
+    for node in NODES {
+        reload_with(&lab, node, "xdp");
+        assert!(paths(&lab, node).iter().all(|path| path.receive == DataWay::Xdp));
+    }
+    assert_eq!(downs(&lab, before_ns), Vec::<String>::new());
 }
 
 /// Data threads for so many queues.

@@ -30,7 +30,6 @@ impl Engine {
             .map(|((interface, report), turn)| (interface, report.mode, turn))
             .collect();
         self.bypass.update(&usable, &mut self.data);
-        self.add_data_threads();
         let usable: Vec<&Interface> = usable.into_iter().map(|(interface, ..)| interface).collect();
 
         let addresses = usable.iter().flat_map(|interface| &interface.addresses);
@@ -80,9 +79,9 @@ impl Engine {
         reports
     }
 
-    /// As many data threads as the interface with the most queues has sockets, at most one per CPU.
-    fn add_data_threads(&mut self) {
-        let wanted = self.bypass.queues().min(sys::allowed_cpus().len());
+    /// Sees to it that there are data threads for so many sockets of one interface, at most one per CPU.
+    pub(super) fn add_data_threads(&mut self, sockets: usize) {
+        let wanted = sockets.min(sys::allowed_cpus().len());
         while self.data.threads() < wanted {
             let queue = match self.adapter.add_queue() {
                 Ok(queue) => queue,

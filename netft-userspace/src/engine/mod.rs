@@ -343,8 +343,10 @@ impl Engine {
             let bytes = hello.bytes().to_vec();
             return Some(EngineInput::Hello { local: hello.local, remote: hello.remote, bytes });
         }
-        for note in self.bypass.take_opened(&mut self.loaded.sockets, &mut self.data) {
-            self.note(note);
+        while let Some(opened) = self.bypass.opened() {
+            self.add_data_threads(opened.count());
+            let note = self.bypass.take_over(opened, &mut self.loaded.sockets, &mut self.data);
+            self.pending.extend(note);
         }
         if self.data.board.changed.swap(false, Ordering::AcqRel) {
             let inputs = self.bypass.changes(&self.data.board).into_iter().map(|(worse, text)| match worse {

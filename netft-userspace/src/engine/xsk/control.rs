@@ -3,9 +3,9 @@
 
 use super::socket::{self, OpenError, ZeroCopy};
 use super::{Bound, Spec, XskPort};
-use crate::engine::XdpMode;
 use crate::engine::data::{Board, Data, Ways};
 use crate::engine::maps::SocketMap;
+use crate::engine::{EngineInput, XdpMode};
 use crate::sys;
 use crate::sys::device::receive_queues;
 use netft_common::map::{MAX_QUEUES, socket_index};
@@ -19,7 +19,7 @@ use std::sync::{Arc, mpsc};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathWish {
-    /// AF_XDP where the driver has XDP, sockets elsewhere.
+    /// AF_XDP where it can be had, which is faster also when it copies; sockets elsewhere, and that is no warning.
     Auto,
     /// AF_XDP everywhere, with XDP in the driver where it has it.
     Xdp,
@@ -117,11 +117,18 @@ struct Entry {
 
 /// Sockets that a thread has opened.
 #[derive(Debug)]
-struct Opened {
+pub struct Opened {
     job: u64,
     interface: InterfaceNumber,
     sockets: Vec<(u32, Box<XskPort>, Bound)>,
     error: Option<OpenError>,
+}
+
+impl Opened {
+    /// How many there are: so many data threads have something to do.
+    pub fn count(&self) -> usize {
+        self.sockets.len()
+    }
 }
 
 /// Smallest and largest number of buffers for receiving on one socket. With 2048, half of a burst was seen dropped.
@@ -186,15 +193,6 @@ impl Bypass {
         self.open(jobs);
     }
 
-    /// The largest number of sockets that any interface has or will have: so many data threads have something to do.
-    pub fn queues(&self) -> usize {
-        let sockets = self.entries.values().map(|entry| match &entry.facts.plan {
-            Plan::Sockets(specs) => specs.len(),
-            Plan::None(_) => 0,
-        });
-        sockets.max().unwrap_or(0)
-    }
-
     /// One interface gives up its sockets before XDP is attached there in another way.
     pub fn release(&mut self, interface: InterfaceNumber, data: &mut Data) {
         if self.entries.remove(&interface).is_some() {
@@ -202,23 +200,31 @@ impl Bypass {
         }
     }
 
-    /// Takes over sockets that were opened meanwhile. Returns a sentence for each interface that has none though it
-    /// should.
-    pub fn take_opened(&mut self, sockets: &mut SocketMap, data: &mut Data) -> Vec<String> {
-        let mut notes = Vec::new();
-        while let Ok(opened) = self.results.try_recv() {
-            let number = opened.interface;
-            let Some(entry) = self.entries.get_mut(&number) else { continue };
-            if !matches!(entry.state, State::Opening(job) if job == opened.job) {
-                // Overtaken by another wish: they close here.
-                continue;
-            }
-            entry.state = adopt(number, opened, sockets, data, entry.facts.ifindex);
-            if let State::Failed(why) = &entry.state {
-                notes.push(format!("{}: data goes by the kernel's sockets: {why}", entry.facts.name));
-            }
+    /// Sockets that were opened meanwhile, for [`Self::take_over`].
+    pub fn opened(&mut self) -> Option<Opened> {
+        let of = |opened: &Opened| self.entries.get(&opened.interface).map(|entry| &entry.state);
+        // Those that were overtaken by another wish close here.
+        self.results
+            .try_iter()
+            .find(|opened| matches!(of(opened), Some(State::Opening(job)) if *job == opened.job))
+    }
+
+    /// Takes them over. If there are none though there should be, returns a sentence about it.
+    pub fn take_over(
+        &mut self,
+        opened: Opened,
+        sockets: &mut SocketMap,
+        data: &mut Data,
+    ) -> Option<EngineInput> {
+        let number = opened.interface;
+        let entry = self.entries.get_mut(&number)?;
+        entry.state = adopt(number, opened, sockets, data, entry.facts.ifindex);
+        let State::Failed(why) = &entry.state else { return None };
+        let text = format!("{}: data goes by the kernel's sockets: {why}", entry.facts.name);
+        match self.options.path {
+            PathWish::Auto => Some(EngineInput::Told(text)),
+            _ => Some(EngineInput::Note(text)),
         }
-        notes
     }
 
     /// One sentence for each interface whose ways have changed since it was asked last; `true` = for the worse.
@@ -252,9 +258,6 @@ impl Bypass {
                     "XDP is attached anew as soon as every peer can be reached by another interface meanwhile".to_owned(),
                 ),
                 (_, XdpMode::None, _) => Err("no XDP program is attached".to_owned()),
-                (PathWish::Auto, XdpMode::Generic, _) => {
-                    Err("the driver has no XDP of its own, so sockets are faster".to_owned())
-                }
                 (_, _, None) => Err(format!("its MTU of {} doesn't fit into a packet buffer", interface.mtu)),
                 (_, _, Some(size)) => Ok((size, receive_queues(&interface.name).clamp(1, MAX_QUEUES))),
             };
