@@ -158,6 +158,42 @@ pub struct SlotState {
     pub engine_flags: AtomicU64,
 }
 
+impl SlotState {
+    /// All of it, in order.
+    pub fn words(&self) -> [&AtomicU64; size_of::<Self>() / size_of::<AtomicU64>()] {
+        let Self {
+            highest: [h1, h2, h3, h4],
+            arrival_ns: [a1, a2, a3, a4],
+            completed_sent_ns,
+            confirmed_sent_ns,
+            rtt_ns,
+            peer_tick_ns,
+            told_down,
+            peer_flags,
+            next_sequence,
+            engine_flags,
+        } = self;
+        [
+            h1,
+            h2,
+            h3,
+            h4,
+            a1,
+            a2,
+            a3,
+            a4,
+            completed_sent_ns,
+            confirmed_sent_ns,
+            rtt_ns,
+            peer_tick_ns,
+            told_down,
+            peer_flags,
+            next_sequence,
+            engine_flags,
+        ]
+    }
+}
+
 /// Why a route's far end is down, as told in [`crate::wire::Heartbeat::down_reason`].
 pub mod down_reason {
     /// Its interface lost the carrier.

@@ -41,19 +41,7 @@ impl Memory {
 
     /// Words of a slot's `SlotState`, in order.
     pub fn state(&self, slot: u32) -> [u64; 16] {
-        let state = &self.states[index(slot)];
-        let one = [
-            &state.completed_sent_ns,
-            &state.confirmed_sent_ns,
-            &state.rtt_ns,
-            &state.peer_tick_ns,
-            &state.told_down,
-            &state.peer_flags,
-            &state.next_sequence,
-            &state.engine_flags,
-        ];
-        let words = state.highest.iter().chain(&state.arrival_ns).chain(one).map(|word| word.load(Relaxed));
-        words.collect::<Vec<_>>().try_into().expect("16 words")
+        self.states[index(slot)].words().map(|word| word.load(Relaxed))
     }
 
     /// Gives a frame to the code.

@@ -24,10 +24,6 @@ struct Memory {
     state: SlotState,
 }
 
-fn zero() -> AtomicU64 {
-    AtomicU64::new(0)
-}
-
 fn addresses(family: Family) -> (IpAddr, IpAddr) {
     match family {
         Family::V4 => (IpAddr::from([10, 77, 1, 1]), IpAddr::from([10, 77, 1, 2])),
@@ -48,12 +44,7 @@ impl Memory {
         let (peer, own) = addresses(family);
         Self {
             node: NodeConfig { layout: 1, cluster_id: CLUSTER, node_id: 2, ..NodeConfig::default() },
-            engine: EngineState {
-                tick_ns: AtomicU64::new(NOW),
-                flags: zero(),
-                dead_interfaces: zero(),
-                persistent: [(); 5].map(|()| zero()),
-            },
+            engine: EngineState { tick_ns: AtomicU64::new(NOW), ..EngineState::default() },
             config: SlotConfig {
                 generation: 1,
                 remote_slot: 9,
@@ -65,38 +56,14 @@ impl Memory {
                 send_key: KEYS.0,
                 receive_key: KEYS.1,
             },
-            state: SlotState {
-                highest: [(); 4].map(|()| zero()),
-                arrival_ns: [(); 4].map(|()| zero()),
-                completed_sent_ns: zero(),
-                confirmed_sent_ns: zero(),
-                rtt_ns: zero(),
-                peer_tick_ns: zero(),
-                told_down: zero(),
-                peer_flags: zero(),
-                next_sequence: zero(),
-                engine_flags: zero(),
-            },
+            state: SlotState::default(),
         }
     }
 
     /// Every word that a packet could change.
     fn words(&self) -> Vec<u64> {
-        let state = &self.state;
-        let rest = [
-            &state.completed_sent_ns,
-            &state.confirmed_sent_ns,
-            &state.rtt_ns,
-            &state.peer_tick_ns,
-            &state.told_down,
-            &state.peer_flags,
-            &state.next_sequence,
-            &state.engine_flags,
-            &self.engine.tick_ns,
-            &self.engine.flags,
-            &self.engine.dead_interfaces,
-        ];
-        let words = state.highest.iter().chain(&state.arrival_ns).chain(rest);
+        let engine = [&self.engine.tick_ns, &self.engine.flags, &self.engine.dead_interfaces];
+        let words = self.state.words().into_iter().chain(engine);
         words.map(|word| word.load(Ordering::Relaxed)).collect()
     }
 }

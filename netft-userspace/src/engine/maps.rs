@@ -241,19 +241,9 @@ impl SharedMaps {
     /// Puts a slot to another use: all evidence of the old one goes. The slot must be free (generation 0), and XDP
     /// must have had time to leave it.
     pub fn reset_state(&self, slot: usize) {
-        let state = self.states.get(slot);
-        let arrays = state.highest.iter().chain(&state.arrival_ns);
-        let words = [
-            &state.completed_sent_ns,
-            &state.confirmed_sent_ns,
-            &state.rtt_ns,
-            &state.peer_tick_ns,
-            &state.told_down,
-            &state.peer_flags,
-            &state.next_sequence,
-            &state.engine_flags,
-        ];
-        arrays.chain(words).for_each(|word| word.store(0, Ordering::SeqCst));
+        for word in self.states.get(slot).words() {
+            word.store(0, Ordering::SeqCst);
+        }
     }
 }
 
