@@ -300,7 +300,8 @@ impl DataPath {
     }
 }
 
-/// Indices into [`name::COUNTERS`]: what XDP did with packets. Per-packet events are counted, never logged.
+/// Indices into [`name::COUNTERS`]: what XDP did with packets. Per-packet events are counted, and logged only
+/// if an administrator asks for it (`log.packets`).
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {

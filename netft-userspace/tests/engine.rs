@@ -70,6 +70,7 @@ impl Node {
                 damping: DampingConfig::default(),
             },
             datapath: DatapathOptions::default(),
+            log_packets: false,
         }
     }
 

@@ -75,6 +75,7 @@ impl Node {
                 damping: DampingConfig::default(),
             },
             datapath: DatapathOptions { path, ..DatapathOptions::default() },
+            log_packets: false,
         };
         let mut engine = Engine::start(options).await.unwrap();
         let interface = interface().await;

@@ -8,6 +8,7 @@ mod frames;
 mod gates;
 mod hostile;
 mod lab;
+mod log;
 mod memory;
 mod node;
 mod program;

@@ -4,6 +4,7 @@ use super::node::Setup;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
 use netft_common::map::{Counter, CpuTick, DataPath, name};
 use socket2::Socket;
 use std::os::fd::AsRawFd;
@@ -31,6 +32,15 @@ pub struct Outcome {
     pub counted: Vec<&'static str>,
     /// The frame afterwards.
     pub frame: Vec<u8>,
+}
+
+/// Whether the program tells what it refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    /// As netftd loads it without `log.packets`.
+    Off,
+    /// With it.
+    On,
 }
 
 /// A loaded program and its maps.
@@ -65,8 +75,16 @@ pub fn boottime_ns() -> u64 {
 impl Program {
     /// Loads the program and fills its maps.
     pub fn load(setup: &Setup) -> Self {
-        let mut ebpf =
-            EbpfLoader::new().load(&object("netft")).expect("loading needs root and a kernel with BTF");
+        Self::load_with(setup, Log::Off)
+    }
+
+    /// The same, with or without the log.
+    pub fn load_with(setup: &Setup, log: Log) -> Self {
+        let level = if log == Log::On { aya_log::Level::Debug as u8 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global(aya_log::LEVEL, &level, true)
+            .load(&object("netft"))
+            .expect("loading needs root and a kernel with BTF");
         let program: &mut Xdp =
             ebpf.program_mut("netft").expect("it is there").try_into().expect("it is XDP");
         program.load().expect("the verifier accepts it");
@@ -126,6 +144,11 @@ impl Program {
         let map = self.ebpf.map_mut(name::SOCKETS).expect("the object has it");
         let mut sockets: XskMap<_> = map.try_into().expect("a map of sockets");
         sockets.set(index, socket.as_raw_fd(), 0).expect("in range");
+    }
+
+    /// What it tells goes to `logger`, which must be read. Once.
+    pub fn log_to<T: log::Log>(&mut self, logger: T) -> EbpfLogger<T> {
+        EbpfLogger::init_with_logger(&mut self.ebpf, logger).expect("the object has a ring buffer")
     }
 
     /// Every CPU's ticks.

@@ -40,6 +40,79 @@ fn hostile_packets_over_ipv4_are_counted_and_change_nothing() {
     attack(&lab, "10.77.");
 }
 
+#[test]
+fn refused_packets_are_logged_if_wanted_few_of_a_flood_and_each_is_told_of() {
+    const FLOOD: u64 = 20_000;
+    let _alone = timing_lock().unwrap();
+    let lab = cluster(&options(2, 1).set("log.packets=true").unwrap());
+    let overheard = Overheard::at(&lab, VICTIM, IMPERSONATED, NETWORK).unwrap();
+    let port = Port::open(&lab, VICTIM, NETWORK).unwrap();
+    let leg = &overheard.legs[0];
+    let mut path = leg.spoofed();
+    path.source = elsewhere(path.source);
+    let frame = path.datagram(&leg.payload);
+    let header = leg.header().unwrap();
+    let line = format!(
+        "XDP refused a frame: reject_source, kind 1 from {} (node {}) for slot {}, by interface ",
+        path.source, header.source, header.slot
+    );
+    let lines = || log_of(&lab).lines().filter(|logged| logged.contains(&line)).count();
+    assert!(port.send(&frame).unwrap());
+    eventually(&line, PATIENCE, || (lines() == 1).then_some(()));
+
+    let began_ns = boottime_ns();
+    for _ in 0..FLOOD {
+        while !port.send(&frame).unwrap() {}
+    }
+    eventually("every refused frame is told of", PATIENCE, || {
+        let refused: u64 =
+            counters(&lab).iter().filter(|(name, _)| name.starts_with("reject_")).map(|(_, n)| n).sum();
+        (refused > FLOOD && told(&log_of(&lab)) == refused).then_some(())
+    });
+    let seconds = usize::try_from((boottime_ns() - began_ns) / 1_000_000_000).unwrap() + 2;
+    assert!((2..=1 + 20 * seconds).contains(&lines()), "{} lines in {seconds} s", lines());
+    assert_eq!(downs(&lab, began_ns), Vec::<String>::new());
+
+    // The same program over again without the log, and then with it.
+    let lines_before = lines();
+    let file = lab.folder(VICTIM).unwrap().join("netft.toml");
+    for (value, more) in [("false", 0), ("true", 1)] {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text: Vec<_> = text
+            .lines()
+            .map(|line| match line.split_once("packets = ") {
+                Some((before, _)) => format!("{before}packets = {value}\n"),
+                None => format!("{line}\n"),
+            })
+            .collect();
+        std::fs::write(&file, text.concat()).unwrap();
+        lab.kill(VICTIM).unwrap();
+        lab.start(VICTIM).unwrap();
+        whole(&lab);
+        assert!(status(&lab, VICTIM).unwrap().daemon.adopted_routes > 0);
+        let before = counters(&lab)["reject_source"];
+        assert!(port.send(&frame).unwrap());
+        eventually("it is counted", PATIENCE, || (counters(&lab)["reject_source"] > before).then_some(()));
+        eventually(value, PATIENCE, || (lines() == lines_before + more).then_some(()));
+    }
+    assert_eq!(lines(), lines_before + 1, "one with it, none without");
+    assert_eq!(downs(&lab, began_ns), Vec::<String>::new());
+}
+
+fn log_of(lab: &Lab) -> String {
+    std::fs::read_to_string(lab.folder(VICTIM).unwrap().join("netftd.log")).unwrap()
+}
+
+/// Of how many refused frames a log tells.
+fn told(log: &str) -> u64 {
+    let of = |line: &str| {
+        let (_, rest) = line.split_once("XDP refused ")?;
+        let number = rest.split_whitespace().next()?;
+        if number == "a" { Some(1) } else { number.parse().ok() }
+    };
+    log.lines().filter_map(of).sum()
+}
+
 /// One sort of hostile frame.
 struct Sort {
     what: &'static str,

@@ -4,9 +4,11 @@
 //! tested as plain Rust; here are the maps it reads ([`maps`]) and the frame it reads from ([`frame`]).
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+// Elsewhere only clippy looks at it.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod frame;
+mod log;
 mod maps;
 mod sense;
 
@@ -35,7 +37,12 @@ pub fn netft(context: XdpContext) -> u32 {
             true => (XDP_REDIRECT, Counter::Redirected as u32),
             false => (XDP_PASS, Counter::FellThrough as u32),
         },
-        Err(reject) => (XDP_DROP, reject as u32),
+        Err(reject) => {
+            // Counted first: whoever reads of it finds it counted.
+            maps::count(reject as u32);
+            log::refused(&context, reject);
+            return XDP_DROP;
+        }
     };
     maps::count(counter);
     action

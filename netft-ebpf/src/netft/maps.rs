@@ -6,6 +6,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
+#[cfg(target_arch = "bpf")]
 use core::arch::asm;
 use core::ptr;
 use core::sync::atomic::AtomicU64;
@@ -127,6 +128,7 @@ impl Tables for Maps<'_> {
         unsafe { ptr::write_volatile(word.as_ptr(), value) };
     }
 
+    #[cfg(target_arch = "bpf")]
     #[inline(always)]
     fn compare_and_swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
         let found: u64;

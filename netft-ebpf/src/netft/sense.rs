@@ -3,6 +3,7 @@
 //!
 //! `bpf_timer` (kernel 5.15), kept on its CPU (BPF_F_TIMER_CPU_PIN, kernel 6.7); on older ones nothing is sensed.
 
+use super::log;
 use aya_ebpf::bindings::{BPF_F_TIMER_CPU_PIN, bpf_timer};
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
@@ -52,13 +53,24 @@ pub fn used() {
 fn start(cpu: u32) -> bool {
     let Some(slot) = TIMERS.get_ptr_mut(cpu) else { return false };
     // SAFETY: the timer lies in the map that is named; the callback has the signature that the kernel calls it with.
-    unsafe {
+    let (helper, error) = unsafe {
         let timer = &raw mut (*slot).timer;
         let made = bpf_timer_init(timer, (&raw const TIMERS).cast_mut().cast(), CLOCK_MONOTONIC);
-        (made == 0 || made == EBUSY)
-            && bpf_timer_set_callback(timer, tick as *mut c_void) == 0
-            && bpf_timer_start(timer, CPU_TICK_NS, BPF_F_TIMER_CPU_PIN.into()) == 0
+        if made != 0 && made != EBUSY {
+            ("bpf_timer_init", made)
+        } else {
+            let set = bpf_timer_set_callback(timer, tick as *mut c_void);
+            if set != 0 {
+                ("bpf_timer_set_callback", set)
+            } else {
+                ("bpf_timer_start", bpf_timer_start(timer, CPU_TICK_NS, BPF_F_TIMER_CPU_PIN.into()))
+            }
+        }
+    };
+    if error != 0 {
+        log::not_watched(cpu, helper, error);
     }
+    error == 0
 }
 
 /// Called by the kernel when the timer has run out, on the timer's CPU.

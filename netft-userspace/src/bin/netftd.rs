@@ -37,7 +37,8 @@ fn main() -> ExitCode {
         println!("{} is valid", args.config.display());
         return ExitCode::SUCCESS;
     }
-    let filter = EnvFilter::try_from_env("NETFT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let default = if config.log_packets { "info,xdp=debug" } else { "info" };
+    let filter = EnvFilter::try_from_env("NETFT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)

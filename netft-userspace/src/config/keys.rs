@@ -157,6 +157,12 @@ pub const KEYS: &[Key] = &[
         "The longest that a damped route must complete heartbeats before it is up again, 100ms to 1h.",
     ),
     key("events.history", "1024", Live, "Events kept for `netft events`, 16 to 100000."),
+    key(
+        "log.packets",
+        "false",
+        Restart,
+        "Whether netftd logs which frames XDP refuses, from where and why; at most 20 lines a second.",
+    ),
     key("control.socket", "\"/run/netft/control.sock\"", Restart, "The Unix socket that `netft` talks to."),
     key("control.group", "", Restart, "Group that may use the socket besides root."),
     key("adapter.name", "\"netft0\"", Restart, "Name of the virtual adapter, at most 15 bytes."),

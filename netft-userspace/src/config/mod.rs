@@ -75,6 +75,8 @@ pub struct Config {
     pub damping: DampingConfig,
     /// `events.history`: events kept.
     pub event_history: usize,
+    /// `log.packets`: whether the log says which frames XDP refuses.
+    pub log_packets: bool,
     /// `control.socket`.
     pub socket: PathBuf,
     /// `control.group`: who besides root may use the socket.
@@ -228,6 +230,7 @@ impl Config {
         entries.push(("routes.flap_half_life".into(), json!(format_duration(damping.half_life_ns))));
         entries.push(("routes.damping_max".into(), json!(format_duration(damping.longest_ns))));
         entries.push(("events.history".into(), json!(self.event_history)));
+        entries.push(("log.packets".into(), json!(self.log_packets)));
         entries.push(("control.socket".into(), json!(self.socket)));
         entries.push(("control.group".into(), json!(self.group)));
         entries.push(("adapter.name".into(), json!(self.adapter_name)));

@@ -80,6 +80,7 @@ fn defaults(file: &Path) -> Config {
         fail_back_hold_ns: SECOND,
         damping: DampingConfig::default(),
         event_history: 1024,
+        log_packets: false,
         socket: super::DEFAULT_SOCKET.into(),
         group: None,
         adapter_name: "netft0".into(),
@@ -262,6 +263,7 @@ impl Reader<'_> {
                 config.damping.longest_ns = duration(value, 100 * MS..=3600 * SECOND, "100ms to 1h")?;
             }
             ["events", "history"] => config.event_history = small(integer(value, 16..=100_000)?)?,
+            ["log", "packets"] => config.log_packets = boolean(value)?,
             ["control", "socket"] => config.socket = absolute(value)?,
             ["control", "group"] => config.group = Some(name(value, "a group name", 32)?),
             ["adapter", "name"] => config.adapter_name = name(value, "an interface name", IFNAME_LEN - 1)?,
@@ -405,6 +407,10 @@ fn is_a(value: &DeValue<'_>) -> &'static str {
 
 fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
     value.as_str().ok_or_else(|| format!("{} stands here: write a string in double quotes", is_a(value)))
+}
+
+fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("{} stands here: write true or false, without quotes", is_a(value)))
 }
 
 fn any_integer(value: &DeValue<'_>) -> Result<i128, String> {

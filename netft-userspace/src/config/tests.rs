@@ -60,6 +60,8 @@ fn every_key_is_read() {
         damping_max = "1m"
         [events]
         history = 50
+        [log]
+        packets = true
         [control]
         socket = "/run/x.sock"
         group = "netft"

@@ -65,6 +65,7 @@ fn keep_until_restart(running: &Config, new: Config) -> Config {
         adapter_name: running.adapter_name.clone(),
         state_dir: running.state_dir.clone(),
         pin_dir: running.pin_dir.clone(),
+        log_packets: running.log_packets,
         ..new
     }
 }
@@ -81,7 +82,7 @@ mod tests {
         let new = parse(
             "cluster = { id = 2, name = \"other\" }\nnode = { id = 9, name = \"b\", site = \"s\" }\n\
              security.key_file = \"/k\"\nadapter.name = \"x\"\npaths = { state = \"/s\", pins = \"/p\" }\n\
-             control = { socket = \"/c\", group = \"g\" }\nengine = { wait = \"spin\", timeout = \"1s\" }\n\
+             control = { socket = \"/c\", group = \"g\" }\nengine = { wait = \"spin\", timeout = \"1s\" }\nlog.packets = true\n\
              heartbeat.same_subnet.delay = \"2ms\"\nroutes.history = 7\nevents.history = 77\n\
              [peer.p]\naddresses = [\"10.0.0.9\"]\n",
         );

@@ -81,6 +81,7 @@ impl Daemon {
             adapter: seed.adapter(),
             detector: config.detector(),
             datapath: config.datapath,
+            log_packets: config.log_packets,
         })
         .await?;
         let server = match Server::bind(&config.socket, config.group.as_deref(), asked) {

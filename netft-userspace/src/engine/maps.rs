@@ -1,8 +1,10 @@
 //! The eBPF object and its maps: loaded and pinned, or taken over from the pins of an earlier daemon.
 
+use super::packet_log::{self, PacketLog};
+use super::types::EngineOptions;
 use crate::mmap::Mapped;
 use crate::sys;
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, XskMap};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use netft_common::map::{
@@ -78,6 +80,11 @@ pub enum MapsError {
     /// The object wasn't accepted.
     #[error("the kernel refused netft's eBPF maps: {0}; netft needs Linux 5.12 or newer with BTF")]
     Load(#[from] EbpfError),
+    /// What `log.packets` needs can't be had.
+    #[error(
+        "log.packets can't be had: {0}; it needs a ring buffer for eBPF (Linux 5.8 or newer, 128 KiB): set log.packets = false"
+    )]
+    PacketLog(String),
     /// The program wasn't accepted.
     #[error("the kernel refused netft's XDP program: {0}; netft needs Linux 5.12 or newer with BTF")]
     Program(String),
@@ -277,6 +284,7 @@ pub struct Loaded {
     pub sockets: SocketMap,
     /// Where the maps come from.
     pub origin: Origin,
+    _packet_log: Option<PacketLog>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -288,7 +296,8 @@ impl std::fmt::Debug for Loaded {
 impl Loaded {
     /// Loads the program; takes the maps from `folder` if they fit this node, else removes all pins there and makes new
     /// ones.
-    pub fn load(folder: &mut PinFolder, cluster_id: u32, node_id: NodeId) -> Result<Self, MapsError> {
+    pub fn load(folder: &mut PinFolder, options: &EngineOptions) -> Result<Self, MapsError> {
+        let (cluster_id, node_id) = (options.cluster_id, options.node_id);
         let origin = match fit(folder, cluster_id, node_id) {
             Ok(()) => Origin::Adopted,
             Err(why) => {
@@ -301,8 +310,18 @@ impl Loaded {
         for (name, ..) in MAPS {
             loader.map_pin_path(name, folder.path().join(name));
         }
-        let mut ebpf = loader.load(OBJECT)?;
+        let level = if options.log_packets { aya_log::Level::Debug as u8 } else { 0 };
+        loader.override_global(aya_log::LEVEL, &level, true);
+        if !options.log_packets {
+            // It can't be left out; the loader makes it a page.
+            loader.map_max_entries(packet_log::RING, 1);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| load_error(error, options.log_packets))?;
         xdp(&mut ebpf)?.load().map_err(|error| MapsError::Program(refusal(&error)))?;
+        let packet_log = match options.log_packets {
+            true => Some(start_log(&mut ebpf, folder)?),
+            false => None,
+        };
 
         let shared = SharedMaps {
             node: mapped(&ebpf, name::NODE, 1)?,
@@ -337,7 +356,15 @@ impl Loaded {
             };
             shared.node.store(0, &node);
         }
-        Ok(Self { ebpf, shared: std::sync::Arc::new(shared), counters, local, sockets, origin })
+        Ok(Self {
+            ebpf,
+            shared: std::sync::Arc::new(shared),
+            counters,
+            local,
+            sockets,
+            origin,
+            _packet_log: packet_log,
+        })
     }
 
     /// The loaded program.
@@ -350,8 +377,7 @@ impl Loaded {
 
     /// XDP's counters, summed over CPUs.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
-        (0..).zip(Counter::NAMES).map(|(index, name)| (name, sum(index))).collect()
+        (0..).zip(Counter::NAMES).map(|(index, name)| (name, sum(&self.counters, index))).collect()
     }
 
     /// Tells XDP which addresses are ours: exactly `addresses`.
@@ -364,6 +390,35 @@ impl Loaded {
             self.local.remove(address).map_err(io::Error::other)?;
         }
         Ok(())
+    }
+}
+
+/// The log of refused frames, with the object's ring buffer and the pinned counters.
+fn start_log(ebpf: &mut Ebpf, folder: &PinFolder) -> Result<PacketLog, MapsError> {
+    let counters = MapData::from_pin(folder.path().join(name::COUNTERS));
+    let counters = counters.and_then(|data| PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(data)));
+    let counters = counters.map_err(|_| MapsError::Object(name::COUNTERS))?;
+    let refused = move || {
+        let rejects = (0..).zip(Counter::NAMES).filter(|(_, name)| name.starts_with("reject_"));
+        rejects.map(|(index, _)| sum(&counters, index)).sum()
+    };
+    PacketLog::start(ebpf, refused).map_err(|error| MapsError::PacketLog(error.to_string()))
+}
+
+/// A counter of all CPUs together; 0 if the kernel doesn't tell.
+fn sum(counters: &PerCpuArray<MapData, u64>, index: u32) -> u64 {
+    counters.get(&index, 0).map_or(0, |values| values.iter().sum())
+}
+
+/// Why maps aren't made: the ring buffer's failure is one of what the administrator asked for.
+fn load_error(error: EbpfError, log_packets: bool) -> MapsError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error })
+            if log_packets && name == packet_log::RING =>
+        {
+            MapsError::PacketLog(io_error.to_string())
+        }
+        error => error.into(),
     }
 }
 
@@ -429,4 +484,29 @@ fn fit(folder: &PinFolder, cluster_id: u32, node_id: NodeId) -> Result<(), Optio
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_buffer_that_the_kernel_refuses_is_blamed_on_the_key_that_wants_it() {
+        let refused = |name: &str| {
+            EbpfError::MapError(MapError::CreateError {
+                name: name.into(),
+                io_error: io::Error::from_raw_os_error(libc::EINVAL),
+            })
+        };
+        let told = load_error(refused(packet_log::RING), true).to_string();
+        assert_eq!(
+            told,
+            "log.packets can't be had: Invalid argument (os error 22); it needs a ring buffer for eBPF (Linux 5.8 or \
+             newer, 128 KiB): set log.packets = false"
+        );
+        for (name, log_packets) in [(packet_log::RING, false), (name::SLOTS, true)] {
+            let told = load_error(refused(name), log_packets);
+            assert!(matches!(told, MapsError::Load(_)), "{told}");
+        }
+    }
 }

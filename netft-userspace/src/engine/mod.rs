@@ -9,6 +9,7 @@ mod detection;
 mod interfaces;
 mod maps;
 mod neighbours;
+mod packet_log;
 mod routes;
 mod sockets;
 mod turns;
@@ -149,7 +150,7 @@ impl Engine {
             options.cpus.extend(sys::allowed_cpus().last());
         }
         let mut folder = PinFolder::open(&options.pin_dir)?;
-        let loaded = Loaded::load(&mut folder, options.cluster_id, options.node_id)?;
+        let loaded = Loaded::load(&mut folder, &options)?;
         if let Origin::New(Some(why)) = &loaded.origin {
             notes.push(format!("{why}: everything was made anew, routes start from down"));
         }

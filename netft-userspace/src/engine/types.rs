@@ -43,6 +43,8 @@ pub struct EngineOptions {
     pub detector: DetectorConfig,
     /// How cluster traffic travels.
     pub datapath: DatapathOptions,
+    /// Whether XDP tells which frames it refuses, and a thread writes that to the log (tracing target `xdp`).
+    pub log_packets: bool,
 }
 
 /// How an interface's packets reach the XDP program.

@@ -108,6 +108,7 @@ async fn start(lab: &Lab, peers: u16, delay: Duration) -> Result<Engine> {
             damping: DampingConfig::default(),
         },
         datapath: DatapathOptions::default(),
+        log_packets: false,
     };
     let mut engine = Engine::start(options).await?;
     let interface = interface().await?;
