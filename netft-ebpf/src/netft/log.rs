@@ -31,7 +31,9 @@ pub fn not_watched(cpu: u32, helper: &'static str, error: i64) {
 fn describe(context: &XdpContext, reject: Reject) -> Option<()> {
     let frame = XdpFrame::new(context);
     let maps = Maps::new(context);
-    let (Class::Leg(found) | Class::Malformed(found, _)) = classify(&frame, maps.node()?.cluster_id) else {
+    let (Class::Leg(found) | Class::Malformed(found, _) | Class::Data(found) | Class::Userspace(found)) =
+        classify(&frame, maps.node()?.cluster_id)
+    else {
         return None;
     };
     // IPv4 as ::ffff:a.b.c.d: one shape, as two end up misaligned on the stack.

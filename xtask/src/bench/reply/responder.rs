@@ -122,6 +122,8 @@ impl ClientProgram {
 fn load(object: &str) -> Result<Ebpf> {
     let path = workspace_root().join(format!("netft-ebpf/prebuilt/{object}.bpf.o"));
     EbpfLoader::new()
+        // As netftd does it: netft's program doesn't log, and the verifier drops what would (aya-log).
+        .override_global("AYA_LOG_LEVEL", &0u8, false)
         .load_file(&path)
         .with_context(|| format!("loading {}: it needs CAP_BPF and CAP_NET_ADMIN", path.display()))
 }
