@@ -106,11 +106,6 @@ impl Stream {
         })
     }
 
-    /// Frames of the present turn that arrived so far.
-    pub fn arrived(&self) -> u64 {
-        self.shared.arrived.load(Ordering::Acquire)
-    }
-
     /// Sends frames of `size` bytes, Ethernet header included, for `span`; returns when no more arrive. `at_end` runs
     /// as soon as that is known.
     pub fn run<T: Send>(
