@@ -129,7 +129,7 @@ fn a_refused_frame_is_told_with_reason_source_and_slot() {
         for tag in TAGS {
             for (frame, line) in refused(&one, family) {
                 let (outcome, lines) = told.run(&frame.tagged(tag));
-                assert_eq!(lines, [line.clone()]);
+                assert_eq!(lines, std::slice::from_ref(&line));
                 assert!(
                     line.contains(&format!("reason {},", number(outcome.counted[0]))),
                     "{line}: {outcome:?}"

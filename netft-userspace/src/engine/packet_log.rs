@@ -198,7 +198,7 @@ impl Window {
 
     fn leave_out(&mut self) -> Turn {
         self.left_out += 1;
-        if self.left_out % RECORDS_PER_REST == 0 { Turn::Rest } else { Turn::LeaveOut }
+        if self.left_out.is_multiple_of(RECORDS_PER_REST) { Turn::Rest } else { Turn::LeaveOut }
     }
 }
 
