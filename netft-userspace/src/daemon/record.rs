@@ -110,7 +110,11 @@ impl Record {
             ("misses".to_owned(), f64::from(record.misses)),
             ("threshold".to_owned(), f64::from(record.threshold)),
         ]);
-        let ages = [("evidence_age_us", record.evidence_age_ns), ("silence_us", record.silence_ns)];
+        let ages = [
+            ("evidence_age_us", record.evidence_age_ns),
+            ("silence_us", record.silence_ns),
+            ("stalled_us", record.stalled_ns),
+        ];
         let ages =
             ages.into_iter().filter_map(|(name, ns)| Some((name.to_owned(), age_us(ns, record.at_ns)?)));
         evidence.extend(ages);
@@ -364,6 +368,7 @@ mod tests {
             threshold: 5,
             evidence_age_ns: 5_100_000,
             silence_ns: Nanos::MAX,
+            stalled_ns: 0,
         }
     }
 

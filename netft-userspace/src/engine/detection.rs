@@ -12,7 +12,7 @@ use crate::rtnl::{self, kind, u32_at};
 use crate::sys;
 use crate::sys::socket::{Neighbour, SocketAddress, send_to};
 use netft_common::heartbeat;
-use netft_common::map::{CPU_TICK_NS, MAX_SLOTS, NodeConfig, SlotConfig, cpu_tick};
+use netft_common::map::{MAX_SLOTS, NodeConfig, SlotConfig, cpu_tick};
 use netft_common::wire::NO_SLOT;
 use netft_core::detect::{
     Detector, DetectorCommand, DetectorConfig, DetectorEvent, Evidence, RequestTransmit, RouteSetup,
@@ -468,14 +468,14 @@ impl Worker {
 const DEAD_CPU_NS: Nanos = 1_000_000_000;
 
 impl Evidence for SharedMaps {
-    fn receive_stalled_ns(&self, now: Nanos) -> Nanos {
-        let stalled = |cpu: usize| {
+    fn receive_silent_ns(&self, now: Nanos) -> Nanos {
+        let silent = |cpu: usize| {
             let tick = self.cpus.load(cpu);
-            let late_ns = now.saturating_sub(tick.tick_ns.saturating_add(CPU_TICK_NS));
-            let watched = tick.state == cpu_tick::RUNNING && late_ns < DEAD_CPU_NS;
-            if watched { late_ns } else { 0 }
+            let silent_ns = now.saturating_sub(tick.tick_ns);
+            let watched = tick.state == cpu_tick::RUNNING && silent_ns < DEAD_CPU_NS;
+            if watched { silent_ns } else { 0 }
         };
-        (0..self.cpu_count).map(stalled).max().unwrap_or(0)
+        (0..self.cpu_count).map(silent).max().unwrap_or(0)
     }
 
     fn read(&self, slot: Slot) -> SlotEvidence {

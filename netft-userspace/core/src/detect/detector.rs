@@ -8,8 +8,8 @@ use super::receiving::{RECHECK_NS, Receiving};
 use super::route::{Excuse, Route};
 use super::sabotage::{Sabotage, broken, never_accuses, stays_down};
 use super::{
-    DetectorCommand, DetectorConfig, DetectorEvent, Evidence, Histogram, RequestTransmit, RouteSetup,
-    RouteView, StoreCommand,
+    DetectorCommand, DetectorConfig, DetectorEvent, Evidence, Histogram, RequestTransmit, RouteRecord,
+    RouteSetup, RouteView, StoreCommand,
 };
 use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, NodeState, RouteReason, RouteState, Slot};
 use netft_common::map::{MAX_NODES, MAX_SLOTS};
@@ -141,9 +141,9 @@ impl Detector {
         if late_ns > self.stall_limit_ns {
             self.note_stall(now, late_ns, evidence);
         }
-        let stalled_ns = evidence.receive_stalled_ns(now);
-        if self.receiving.observe(now, stalled_ns, self.stall_limit_ns) {
-            self.counters.receive_stalls = self.receiving.stalls();
+        let silent_ns = evidence.receive_silent_ns(now);
+        if self.receiving.observe(now, silent_ns, self.stall_limit_ns) {
+            self.counters.receive_stalls = self.receiving.count();
         }
         self.report_stall(now);
         let mut from = 0;
@@ -345,6 +345,7 @@ impl Detector {
         self.counters.stalls = self.counters.stalls.saturating_add(1);
         self.counters.worst_stall_ns = self.counters.worst_stall_ns.max(late_ns);
         self.stall_pending_ns = self.stall_pending_ns.max(late_ns);
+        self.receiving.was_late(now, late_ns);
         for index in 0..self.slots_end {
             let Some(route) = &mut self.routes[index] else { continue };
             route.observe(evidence.read(route.setup.slot), &mut self.rtt);
@@ -409,7 +410,8 @@ impl Detector {
             // Once more, in case something came in while we were on the way here.
             route.observe(evidence.read(route.setup.slot), &mut self.rtt);
             if route.is_overdue(now) {
-                if self.receiving.holds(now, route.setup.slot, route.evidence_ns(), route.fresh_ns()) {
+                let (detection_ns, trip_ns) = (route.detection_ns(), route.fresh_ns());
+                if self.receiving.holds(now, route.evidence_ns(), detection_ns, trip_ns) {
                     self.counters.postponed_verdicts = self.counters.postponed_verdicts.saturating_add(1);
                     self.due.set(index, now.saturating_add(RECHECK_NS));
                     return;
@@ -463,9 +465,11 @@ impl Detector {
 
     fn enter(&mut self, now: Nanos, index: usize, state: RouteState, reason: RouteReason) {
         let Some(route) = &mut self.routes[index] else { return };
+        let stalled_ns = self.receiving.stalled_ns(route.evidence_ns());
         if let Some(record) = route.enter(now, state, reason, &self.config.damping) {
+            let record = RouteRecord { stalled_ns, ..record };
             self.stores.set_flags(record.slot, u64::from(route.is_up()));
-            if !broken(Sabotage::LosesEvents) || record.completed % 2 == 0 {
+            if !broken(Sabotage::LosesEvents) || record.completed.is_multiple_of(2) {
                 self.events.push(DetectorEvent::Route(record));
             }
             self.touch(index);

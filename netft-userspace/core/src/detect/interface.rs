@@ -31,9 +31,9 @@ pub trait Evidence {
     /// The current words of `slot`.
     fn read(&self, slot: Slot) -> SlotEvidence;
 
-    /// For how long the slowest CPU of this host has failed, at `now`, to handle what it receives, in nanoseconds; 0 if
-    /// all do, or nobody knows.
-    fn receive_stalled_ns(&self, _now: Nanos) -> Nanos {
+    /// How long ago, at `now`, each CPU of this host that handles legs has at least shown that it handles what it receives,
+    /// in nanoseconds: they do so every [`netft_common::map::CPU_TICK_NS`]. 0 if nobody knows.
+    fn receive_silent_ns(&self, _now: Nanos) -> Nanos {
         0
     }
 
@@ -175,6 +175,8 @@ pub struct RouteRecord {
     pub evidence_age_ns: Nanos,
     /// Time since anything arrived on this route, nanoseconds.
     pub silence_ns: Nanos,
+    /// How much of the time since then one of this host's CPUs, or the detection thread, stood still, nanoseconds.
+    pub stalled_ns: Nanos,
 }
 
 /// What the shell must store: both are one 8-byte store into a shared map.

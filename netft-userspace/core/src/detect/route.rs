@@ -458,6 +458,7 @@ impl Route {
             threshold: self.setup.timing.threshold,
             evidence_age_ns: now.saturating_sub(self.evidence_ns),
             silence_ns: now.saturating_sub(newest_arrival),
+            stalled_ns: 0,
         }
     }
 

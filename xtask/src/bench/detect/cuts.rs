@@ -26,6 +26,8 @@ struct Sample {
     what: String,
     cut_ns: u64,
     event_ns: u64,
+    /// What the verdict's evidence says of the time that a CPU stood still.
+    stalled_ns: u64,
 }
 
 impl Sample {
@@ -89,7 +91,18 @@ fn cuts(
         for end in &ends {
             let event = bed.route_event(end, "down", cut.before_ns, PATIENCE)?;
             let what = format!("{} lost {} on net{network}", end.node, end.peer);
-            samples.push(Sample { what, cut_ns: cut.before_ns, event_ns: event.boottime_ns });
+            let stalled_us = event.evidence.get("stalled_us").copied().unwrap_or(0.0);
+            samples.push(Sample {
+                what,
+                cut_ns: cut.before_ns,
+                event_ns: event.boottime_ns,
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a time that fits, in whole nanoseconds"
+                )]
+                stalled_ns: (stalled_us * 1e3) as u64,
+            });
         }
         let healed = bed.lab.heal(&node, &format!("net{network}"), Direction::Both)?;
         for end in &ends {
@@ -140,9 +153,17 @@ fn verdict(form: Form, samples: &[Sample], detection_ns: u64, monitor: &Monitor,
     let explanations: Vec<(String, bool)> = late(samples, detection_ns)
         .map(|(sample, excess_ns)| {
             let gap = monitor.longest_gap(sample.cut_ns, sample.event_ns);
-            let explained = gap.as_ref().is_some_and(|gap| gap.late_ns >= excess_ns);
+            // The verdict's own evidence, or the monitor beside it.
+            let explained =
+                sample.stalled_ns >= excess_ns || gap.as_ref().is_some_and(|gap| gap.late_ns >= excess_ns);
+            let stalled = in_us(sample.stalled_ns);
             let machine = gap.map_or("the machine shows no gap then".to_string(), |gap| gap.to_string());
-            (format!("{}: {:.0} µs late; {machine}", sample.what, in_us(excess_ns)), explained)
+            let text = format!(
+                "{}: {:.0} µs late; it waited for {stalled:.0} µs, as a CPU stood still; {machine}",
+                sample.what,
+                in_us(excess_ns)
+            );
+            (text, explained)
         })
         .collect();
     let mut bound =

@@ -34,10 +34,9 @@ impl Route {
             return Excuse::Extended;
         }
         self.postponed += 1;
-        let fresh_ns = 2 * self.srtt_ns + self.delay_ns().max(STALL_FLOOR_NS);
         let without_ns =
             self.completed_ns.saturating_add(2 * self.srtt_ns).saturating_add(self.detection_ns());
-        let enough_ns = now.saturating_add(fresh_ns).saturating_sub(without_ns);
+        let enough_ns = now.saturating_add(self.fresh_ns()).saturating_sub(without_ns);
         self.excused_ns = self.excused_ns.max(enough_ns);
         self.hurry_request(now, now);
         Excuse::Postponed
@@ -48,8 +47,8 @@ impl Route {
         self.evidence_ns
     }
 
-    /// How long heartbeats sent from now on need to tell whether the route lives.
+    /// How long from now on until a heartbeat that is yet to be sent must be back.
     pub(in crate::detect) fn fresh_ns(&self) -> Nanos {
-        self.detection_ns().saturating_add(2 * self.srtt_ns)
+        2 * self.srtt_ns + self.delay_ns().max(STALL_FLOOR_NS)
     }
 }

@@ -72,7 +72,7 @@ impl Evidence for Wire {
         self.paths[slot.index()].seen
     }
 
-    fn receive_stalled_ns(&self, now: Nanos) -> Nanos {
+    fn receive_silent_ns(&self, now: Nanos) -> Nanos {
         self.standstill_ns.map_or(0, |since_ns| now - since_ns)
     }
 }
