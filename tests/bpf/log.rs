@@ -5,7 +5,7 @@ use super::node::{EPOCH, FAMILIES, Family, Setup, setup, slot};
 use super::program::{Log as Wish, Outcome, Program, boottime_ns};
 use aya_log::EbpfLogger;
 use log::{Level, Log, Metadata, Record};
-use netft_common::map::Counter;
+use netft_common::map::{COMMON_GATE, Counter};
 use std::sync::{Arc, Mutex};
 
 /// Keeps lines.
@@ -71,7 +71,8 @@ fn refused(one: &Setup, family: Family) -> Vec<(Frame, String)> {
     };
     let line = |why: &str, kind: u8, from: &str, node: u16, slot: u32| {
         format!(
-            "XDP refused a frame: {why}, kind {kind} from {from} (node {node}) for slot {slot}, by interface 1"
+            "XDP refused a frame: reason {}, kind {kind} from {from} (node {node}) for slot {slot}, by interface 1",
+            number(why)
         )
     };
     let plain = |why: &str| line(why, 1, from, 1, route);
@@ -138,6 +139,13 @@ fn a_refused_frame_is_told_with_reason_source_and_slot() {
             }
         }
     }
+    // A hello for which userspace has no room.
+    told.program.set_limit(COMMON_GATE, 1);
+    let hello = good(&one, Family::V4).with(|frame| frame.payload[5] = netft_common::wire::kind::HELLO);
+    assert_eq!(told.run(&hello).1, Vec::<String>::new());
+    let (outcome, lines) = told.run(&hello);
+    assert!(lines[0].contains(&format!("reason {}, kind 16 ", number("reject_backlog"))), "{lines:?}");
+    reasons.insert(outcome.counted[0]);
     let all: Vec<_> = Counter::NAMES.into_iter().filter(|name| name.starts_with("reject_")).collect();
     assert_eq!(reasons.len(), all.len(), "every reason: {reasons:?}");
 }
