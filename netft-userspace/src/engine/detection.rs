@@ -16,7 +16,7 @@ use netft_common::map::{MAX_SLOTS, NodeConfig, SlotConfig, cpu_tick};
 use netft_common::wire::NO_SLOT;
 use netft_core::detect::{
     Detector, DetectorCommand, DetectorConfig, DetectorEvent, Evidence, RequestTransmit, RouteSetup,
-    SlotEvidence, StoreCommand,
+    SlotEvidence, StoreCommand, longest_silence_ns,
 };
 use netft_core::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot};
 use rtrb::{Consumer, Producer};
@@ -464,18 +464,14 @@ impl Worker {
     }
 }
 
-/// A CPU that should have ticked so long ago is gone, or its timer is.
-const DEAD_CPU_NS: Nanos = 1_000_000_000;
-
 impl Evidence for SharedMaps {
     fn receive_silent_ns(&self, now: Nanos) -> Nanos {
         let silent = |cpu: usize| {
-            let tick = self.cpus.load(cpu);
-            let silent_ns = now.saturating_sub(tick.tick_ns);
-            let watched = tick.state == cpu_tick::RUNNING && silent_ns < DEAD_CPU_NS;
-            if watched { silent_ns } else { 0 }
+            // The state first: XDP stamps a tick before it says that the CPU ticks again.
+            let running = self.cpus.load(cpu).state == cpu_tick::RUNNING;
+            running.then(|| now.saturating_sub(self.cpus.load(cpu).tick_ns))
         };
-        (0..self.cpu_count).map(silent).max().unwrap_or(0)
+        longest_silence_ns((0..self.cpu_count).filter_map(silent))
     }
 
     fn read(&self, slot: Slot) -> SlotEvidence {

@@ -410,10 +410,9 @@ impl Detector {
             // Once more, in case something came in while we were on the way here.
             route.observe(evidence.read(route.setup.slot), &mut self.rtt);
             if route.is_overdue(now) {
-                let (detection_ns, trip_ns) = (route.detection_ns(), route.fresh_ns());
-                if self.receiving.holds(now, route.evidence_ns(), detection_ns, trip_ns) {
+                if is_held(&self.receiving, now, route) {
                     self.counters.postponed_verdicts = self.counters.postponed_verdicts.saturating_add(1);
-                    self.due.set(index, now.saturating_add(RECHECK_NS));
+                    self.due.set(index, route.due_ns().min(now.saturating_add(RECHECK_NS)));
                     return;
                 }
                 let leaving = self.peers[usize::from(route.setup.peer.get())].is_leaving(&self.routes);
@@ -560,4 +559,12 @@ impl Detector {
     fn plan(&mut self) {
         self.asked_ns = self.due.earliest().min(self.peers_due.earliest());
     }
+}
+
+/// Whether the verdict at `now` must wait for a CPU of ours. Once that runs again, a leg 1 leaves that settles it.
+fn is_held(receiving: &Receiving, now: Nanos, route: &mut Route) -> bool {
+    let doubt = route.doubt();
+    let Some(until_ns) = receiving.doubt_until_ns(&doubt) else { return false };
+    let leaves_ns = if until_ns < now { route.first_request_after(now, until_ns) } else { now };
+    receiving.holds(now, &doubt, leaves_ns.saturating_add(route.fresh_ns()))
 }

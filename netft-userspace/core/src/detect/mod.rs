@@ -25,3 +25,4 @@ pub use interface::{
     Adopted, DetectorCommand, DetectorConfig, DetectorEvent, Evidence, RequestTransmit, RouteRecord,
     RouteSetup, RouteView, SlotEvidence, StoreCommand,
 };
+pub use receiving::longest_silence_ns;

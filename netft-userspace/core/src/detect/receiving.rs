@@ -10,6 +10,8 @@ use netft_common::map::CPU_TICK_NS;
 /// A stall that lasts longer is no stall: the CPU is gone, and with it no hope for what it had queued. Nor is any verdict
 /// put off by more, whatever stalls follow one another.
 const LONGEST_NS: Nanos = 250_000_000;
+/// Ticks come late by less than this without anything having stood still, however fast heartbeats are.
+const FLOOR_NS: Nanos = 300_000;
 /// Stalls that are remembered: at usual detection times, more than fit into one.
 const REMEMBERED: usize = 16;
 /// When a verdict that is held is looked at again.
@@ -22,6 +24,31 @@ struct Stall {
     until_ns: Nanos,
     /// A CPU that handles legs, not only the detection thread.
     receive: bool,
+}
+
+impl Stall {
+    /// Whether it was long enough to put a route in doubt that bears `limit_ns`.
+    fn exceeds(&self, limit_ns: Nanos) -> bool {
+        let ordinary_ns = if self.receive { CPU_TICK_NS.saturating_add(limit_ns.max(FLOOR_NS)) } else { limit_ns };
+        self.until_ns - self.from_ns > ordinary_ns
+    }
+}
+
+/// What a verdict is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Doubt {
+    /// When the newest evidence of the route left.
+    pub evidence_ns: Nanos,
+    /// The route's detection time.
+    pub detection_ns: Nanos,
+    /// How late things may be without its verdict being in doubt.
+    pub limit_ns: Nanos,
+}
+
+/// Of how long each CPU has been silent, the longest time that means anything: a CPU that is gone must not hide what
+/// happens to the others.
+pub fn longest_silence_ns(silences: impl Iterator<Item = Nanos>) -> Nanos {
+    silences.filter(|silent_ns| *silent_ns <= LONGEST_NS).max().unwrap_or(0)
 }
 
 /// What the host's own receiving was like lately.
@@ -42,11 +69,12 @@ impl Receiving {
     /// At `now` the slowest CPU has given its last sign of life `silent_ns` ago; up to `limit_ns` more than the time
     /// between two signs is ordinary. `true` = a new stall.
     pub fn observe(&mut self, now: Nanos, silent_ns: Nanos, limit_ns: Nanos) -> bool {
-        if silent_ns <= CPU_TICK_NS.saturating_add(limit_ns) || silent_ns > LONGEST_NS {
+        let stall = Stall { from_ns: now.saturating_sub(silent_ns), until_ns: now, receive: true };
+        if !stall.exceeds(limit_ns) || silent_ns > LONGEST_NS {
             self.stalled = false;
             return false;
         }
-        self.add(Stall { from_ns: now.saturating_sub(silent_ns), until_ns: now, receive: true });
+        self.add(stall);
         let new = !std::mem::replace(&mut self.stalled, true);
         self.count = self.count.saturating_add(u64::from(new));
         new
@@ -75,7 +103,7 @@ impl Receiving {
         self.stalls.push(stall);
     }
 
-    fn since(&self, since_ns: Nanos) -> impl Iterator<Item = &Stall> {
+    fn since(&self, since_ns: Nanos) -> impl DoubleEndedIterator<Item = &Stall> {
         self.stalls.iter().filter(move |stall| stall.until_ns > since_ns)
     }
 
@@ -84,20 +112,21 @@ impl Receiving {
         self.since(since_ns).map(|stall| stall.until_ns - stall.from_ns.max(since_ns)).sum()
     }
 
-    /// Whether the verdict at `now` on a route with this detection time, whose newest evidence left at `evidence_ns`,
-    /// must wait: until the detection time has passed without the stalls, and until what was sent after the
-    /// last one could be back, `trip_ns` later.
-    pub fn holds(&self, now: Nanos, evidence_ns: Nanos, detection_ns: Nanos, trip_ns: Nanos) -> bool {
-        let Some(last) = self.stalls.last() else { return false };
-        // What stalls of the detection thread alone excuse, routes know themselves.
-        if !self.since(evidence_ns).any(|stall| stall.receive) {
-            return false;
-        }
-        let stalled_ns = self.stalled_ns(evidence_ns);
-        let age_ns = now.saturating_sub(evidence_ns);
-        let counted_ns = age_ns.saturating_sub(stalled_ns.min(LONGEST_NS));
-        let fresh = now < last.until_ns.saturating_add(trip_ns);
-        counted_ns <= detection_ns || (fresh && age_ns <= detection_ns.saturating_add(LONGEST_NS))
+    /// The end of the newest stall of a CPU that puts a verdict in doubt, as far as it was seen: while it goes on, the last
+    /// call of [`Self::observe`]. `None` = there is no doubt. (What stalls of the detection thread alone excuse, routes
+    /// know themselves.)
+    pub fn doubt_until_ns(&self, doubt: &Doubt) -> Option<Nanos> {
+        let concerns = |stall: &&Stall| stall.receive && stall.exceeds(doubt.limit_ns);
+        self.since(doubt.evidence_ns).rfind(concerns).map(|stall| stall.until_ns)
+    }
+
+    /// Whether the verdict at `now`, which a stall puts in doubt, must wait: until the detection time has passed without the
+    /// stalls, and until `fresh_until_ns`, when what was sent after the last one should be back.
+    pub fn holds(&self, now: Nanos, doubt: &Doubt, fresh_until_ns: Nanos) -> bool {
+        let age_ns = now.saturating_sub(doubt.evidence_ns);
+        let counted_ns = age_ns.saturating_sub(self.stalled_ns(doubt.evidence_ns).min(LONGEST_NS));
+        let longest_ns = doubt.detection_ns.saturating_add(LONGEST_NS);
+        counted_ns <= doubt.detection_ns || (now < fresh_until_ns && age_ns <= longest_ns)
     }
 }
 
@@ -110,8 +139,15 @@ mod tests {
     const DETECTION: Nanos = 5 * MS;
     const TRIP: Nanos = MS;
 
+    fn doubt(evidence_ns: Nanos) -> Doubt {
+        Doubt { evidence_ns, detection_ns: DETECTION, limit_ns: LIMIT }
+    }
+
+    /// A heartbeat leaves as soon as a stall is over.
     fn holds(receiving: &Receiving, now: Nanos, evidence_ns: Nanos) -> bool {
-        receiving.holds(now, evidence_ns, DETECTION, TRIP)
+        let doubt = doubt(evidence_ns);
+        let until_ns = receiving.doubt_until_ns(&doubt);
+        until_ns.is_some_and(|until_ns| receiving.holds(now, &doubt, until_ns + TRIP))
     }
 
     /// A CPU gives no sign from `from_ns` to `until_ns`, seen every half millisecond.
@@ -162,6 +198,36 @@ mod tests {
         let mut receiving = Receiving::new();
         receiving.was_late(104 * MS, 4 * MS);
         assert!(!holds(&receiving, 105 * MS + 1, 100 * MS));
+    }
+
+    #[test]
+    fn a_slow_route_does_not_wait_for_stalls_that_it_bears() {
+        let mut receiving = Receiving::new();
+        stand_still(&mut receiving, 100 * MS, 103 * MS);
+        receiving.observe(104 * MS, 0, LIMIT);
+        let slow = Doubt { limit_ns: 5 * MS, ..doubt(90 * MS) };
+        assert_eq!(receiving.doubt_until_ns(&slow), None);
+        assert_eq!(receiving.doubt_until_ns(&doubt(90 * MS)), Some(103 * MS));
+        stand_still(&mut receiving, 110 * MS, 117 * MS);
+        assert_eq!(receiving.doubt_until_ns(&slow), Some(117 * MS));
+        receiving.observe(118 * MS, 0, LIMIT);
+        stand_still(&mut receiving, 120 * MS, 123 * MS);
+        receiving.observe(124 * MS, 0, LIMIT);
+        assert_eq!(receiving.doubt_until_ns(&slow), Some(117 * MS), "not put off by what came after");
+        assert_eq!(receiving.doubt_until_ns(&Doubt { evidence_ns: 117 * MS, ..slow }), None);
+    }
+
+    #[test]
+    fn ticks_may_be_late_by_the_floor_however_fast_heartbeats_are() {
+        let mut receiving = Receiving::new();
+        assert!(!receiving.observe(100 * MS, CPU_TICK_NS + FLOOR_NS, 10_000));
+        assert!(receiving.observe(101 * MS, CPU_TICK_NS + FLOOR_NS + 1, 10_000));
+    }
+
+    #[test]
+    fn a_cpu_that_is_gone_hides_no_stall_of_another() {
+        assert_eq!(longest_silence_ns([MS, 7 * MS, LONGEST_NS + 1].into_iter()), 7 * MS);
+        assert_eq!(longest_silence_ns([LONGEST_NS + 1].into_iter()), 0);
     }
 
     #[test]

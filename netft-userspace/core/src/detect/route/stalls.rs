@@ -1,6 +1,7 @@
 //! What an own stall means for the verdict on a route.
 
 use super::{Excuse, POSTPONEMENTS, Route};
+use crate::detect::receiving::Doubt;
 use crate::detect::sabotage::{Sabotage, broken};
 use crate::types::Nanos;
 
@@ -45,6 +46,23 @@ impl Route {
     /// When the newest evidence left.
     pub(in crate::detect) fn evidence_ns(&self) -> Nanos {
         self.evidence_ns
+    }
+
+    /// When the first leg 1 after a stall that ended at `until_ns`, at `now` in the past, left or leaves, at the latest.
+    pub(in crate::detect) fn first_request_after(&mut self, now: Nanos, until_ns: Nanos) -> Nanos {
+        match self.hurry_request(now, until_ns.saturating_add(1)) {
+            next_ns if next_ns > self.last_request_ns => next_ns,
+            last_ns => last_ns.min(until_ns.saturating_add(self.delay_ns())),
+        }
+    }
+
+    /// What a stall of a CPU of ours would put in doubt.
+    pub(in crate::detect) fn doubt(&self) -> Doubt {
+        Doubt {
+            evidence_ns: self.evidence_ns,
+            detection_ns: self.detection_ns(),
+            limit_ns: self.stall_limit_ns(),
+        }
     }
 
     /// How long from now on until a heartbeat that is yet to be sent must be back.

@@ -243,3 +243,36 @@ fn a_cpu_that_is_gone_hides_no_dead_route() {
     let record = rig.run_until_record(400 * MS);
     assert_eq!(record.new, RouteState::Down);
 }
+
+#[test]
+fn a_held_verdict_keeps_no_leg_1_waiting() {
+    let mut rig = Rig::with_routes(1);
+    rig.drop_under_way();
+    rig.wire.standstill_ns = Some(rig.now);
+    rig.run(40 * MS);
+    assert!(rig.detector.counters().postponed_verdicts > 50, "{:?}", rig.detector.counters());
+    assert_eq!(rig.requests.len(), 40, "one per delay");
+    let late = |pair: &[(Nanos, _)]| pair[1].0 - pair[0].0 > MS;
+    assert!(!rig.requests.windows(2).any(late), "{:?}", rig.requests);
+}
+
+#[test]
+fn a_leg_1_leaves_as_soon_as_a_cpu_of_ours_runs_again() {
+    let timing = Timing { delay_ns: 20 * MS, threshold: 2 };
+    for offset in 0..20 {
+        let mut rig = Rig::new(1);
+        rig.command(DetectorCommand::SetRoute(RouteSetup { timing, ..setup(0, 2) }));
+        rig.run(200 * MS + offset * MS);
+        assert_eq!(rig.state(0), RouteState::Up);
+        rig.wire.standstill_ns = Some(rig.now);
+        rig.run(95 * MS);
+        rig.drop_under_way();
+        rig.wire.standstill_ns = None;
+        let end_ns = rig.now;
+        rig.forget();
+        rig.run(30 * MS);
+        let first_ns = rig.requests[0].0;
+        assert!(first_ns <= end_ns + 6 * MS, "{offset}: a quarter of a delay after the last: {}", first_ns - end_ns);
+        assert!(rig.records.is_empty(), "{offset}: {:?}", rig.records);
+    }
+}
