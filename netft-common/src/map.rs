@@ -279,24 +279,29 @@ pub struct DataPath {
     pub ifindex: u32,
     /// What is steered.
     pub steering: Steering,
+    /// Another one for other sockets, below [`Self::GENERATIONS`]: who compares and swaps can't mistake them for those it knows.
+    pub generation: u32,
 }
 
 impl DataPath {
-    /// The word as stored.
+    /// Values of [`Self::generation`].
+    pub const GENERATIONS: u32 = 1 << 30;
+
+    /// The word as stored: index, two bits of steering, generation.
     pub const fn to_word(self) -> u64 {
-        self.ifindex as u64 | (self.steering as u64) << 32
+        self.ifindex as u64 | (self.steering as u64) << 32 | (self.generation as u64) << 34
     }
 
     /// From the word as stored; a steering that doesn't exist is none.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "each field takes its own bits")]
     pub const fn from_word(word: u64) -> Self {
-        let steering = match word >> 32 {
+        let steering = match (word >> 32) & 0b11 {
             1 => Steering::Probes,
             2 => Steering::Everything,
             _ => Steering::Nothing,
         };
-        Self { ifindex: word as u32, steering }
+        Self { ifindex: word as u32, steering, generation: (word >> 34) as u32 }
     }
 }
 
@@ -393,3 +398,18 @@ const _: () = {
     assert!(size_of::<SlotState>() == 128);
     assert!(size_of::<Gate>() == 16);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_path_is_one_word_and_generations_differ() {
+        let path =
+            DataPath { ifindex: u32::MAX, steering: Steering::Probes, generation: DataPath::GENERATIONS - 1 };
+        for path in [path, DataPath { steering: Steering::Everything, ..path }, DataPath::default()] {
+            assert_eq!(DataPath::from_word(path.to_word()), path);
+        }
+        assert_ne!(path.to_word(), DataPath { generation: 0, ..path }.to_word());
+    }
+}

@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 /// Test runs come in by the loopback device, queue 0.
 const INGRESS: u32 = 1;
-const HERE: DataPath = DataPath { ifindex: INGRESS, steering: Steering::Everything };
+const HERE: DataPath = DataPath { ifindex: INGRESS, steering: Steering::Everything, generation: 7 };
 
 /// A data message or probe from node 1 to node 2; XDP doesn't look at the tag.
 pub fn message(family: Family, kind: u8, change: impl FnOnce(&mut Header)) -> Vec<u8> {

@@ -7,6 +7,7 @@ use netft_core::membership::HelloReject;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use xtask::cluster::{nodes, status};
 use xtask::hostile::{ATTACKER, Ear, Message, Overheard, Path, Port, flipped, message};
 use xtask::lab::{Lab, LabGuard, boottime_ns, build, timing_lock};
@@ -97,6 +98,47 @@ fn refused_packets_are_logged_if_wanted_few_of_a_flood_and_each_is_told_of() {
     }
     assert_eq!(lines(), lines_before + 1, "one with it, none without");
     assert_eq!(downs(&lab, began_ns), Vec::<String>::new());
+}
+
+#[test]
+fn frames_that_the_kernel_discards_keep_nobody_from_joining() {
+    const FEW: usize = 20;
+    let _alone = timing_lock().unwrap();
+    let lab = cluster(&options(2, 2));
+    let hello = Overheard::at(&lab, VICTIM, IMPERSONATED, NETWORK).unwrap().hello;
+    // XDP lets hellos through, as many as there is room for. The kernel drops this one before any socket hears of it: over
+    // IPv6, UDP must have a checksum (RFC 8200, section 8.1).
+    let mut frame = hello.spoofed().datagram(&hello.payload);
+    assert_eq!(frame[12..14], [0x86, 0xdd]);
+    frame[14 + 40 + 6..][..2].fill(0);
+    let port = Port::open(&lab, VICTIM, NETWORK).unwrap();
+    lab.power_off(IMPERSONATED).unwrap();
+    let before = counters(&lab);
+    let sending = AtomicBool::new(true);
+    let deadline = Instant::now() + 2 * PATIENCE;
+    std::thread::scope(|scope| {
+        let end = EndOnDrop(&sending);
+        scope.spawn(|| {
+            while sending.load(Ordering::Acquire) && Instant::now() < deadline {
+                (0..FEW).for_each(|_| assert!(port.send(&frame).unwrap()));
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        eventually("they use up the room", PATIENCE, || {
+            (counters(&lab)["reject_backlog"] > before["reject_backlog"]).then_some(())
+        });
+        let mut last = (0, Instant::now());
+        eventually("nobody is turned away any more", PATIENCE, || {
+            let refused = counters(&lab)["reject_backlog"];
+            if refused != last.0 {
+                last = (refused, Instant::now());
+            }
+            (last.1.elapsed() > Duration::from_millis(700)).then_some(())
+        });
+        lab.power_on(IMPERSONATED).unwrap();
+        whole(&lab);
+        drop(end);
+    });
 }
 
 fn log_of(lab: &Lab) -> String {

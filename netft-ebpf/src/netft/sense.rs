@@ -75,17 +75,19 @@ fn start(cpu: u32) -> bool {
 
 /// Called by the kernel when the timer has run out, on the timer's CPU.
 extern "C" fn tick(_map: *mut c_void, cpu: *mut u32, slot: *mut Timer) -> i32 {
-    // SAFETY: the kernel hands over a map entry with its key; the helper takes nothing.
-    let (cpu, now) = unsafe { (*cpu, bpf_ktime_get_boot_ns()) };
+    // SAFETY: the kernel hands over a map entry with its key; the helpers take nothing.
+    let (cpu, here, now) = unsafe { (*cpu, bpf_get_smp_processor_id(), bpf_ktime_get_boot_ns()) };
     let Some(tick) = CPUS.get_ptr_mut(cpu) else { return 0 };
-    // SAFETY: as in `used`.
+    // SAFETY: as in `used`. When a CPU is taken out, its timer runs on on another: then nobody handles legs there.
     unsafe {
-        if now.wrapping_sub(ptr::read_volatile(&raw const (*tick).used_ns)) > REST_NS {
-            ptr::write_volatile(&raw mut (*tick).state, cpu_tick::RESTING);
-            return 0;
-        }
+        let unused = now.wrapping_sub(ptr::read_volatile(&raw const (*tick).used_ns)) > REST_NS;
         ptr::write_volatile(&raw mut (*tick).tick_ns, now);
-        bpf_timer_start(&raw mut (*slot).timer, CPU_TICK_NS, BPF_F_TIMER_CPU_PIN.into());
+        if unused
+            || here != cpu
+            || bpf_timer_start(&raw mut (*slot).timer, CPU_TICK_NS, BPF_F_TIMER_CPU_PIN.into()) != 0
+        {
+            ptr::write_volatile(&raw mut (*tick).state, cpu_tick::RESTING);
+        }
     }
     0
 }

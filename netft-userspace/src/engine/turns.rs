@@ -88,7 +88,8 @@ impl Turns {
         routes: Option<&[Seen]>,
     ) -> bool {
         let Some(routes) = routes else {
-            return now >= since_ns + LIMIT_NS;
+            let last_ns = self.last.as_ref().map_or(0, |last| last.at_ns);
+            return now >= since_ns.max(last_ns) + LIMIT_NS;
         };
         let here = |seen: &&Seen| seen.interface == interface;
         // A peer that has one way only would be lost whenever the turn is.
@@ -183,6 +184,10 @@ mod tests {
         let mut turns = Turns::default();
         assert!(!turns.may(interface(0), 0, 2999 * MS, None));
         assert!(turns.may(interface(0), 0, 3000 * MS, None));
+        turns.take(interface(0), 3000 * MS, &[]);
+        assert!(!turns.may(interface(1), 0, 5999 * MS, None), "one after the other then as well");
+        assert!(turns.may(interface(1), 0, 6000 * MS, None));
+        let mut turns = Turns::default();
         turns.wait(interface(0), 0);
         assert!(turns.is_waited_for() && !turns.is_due(MS, None) && turns.is_due(MS, Some(&[])));
         assert_eq!(turns.ask_again().len(), 1);

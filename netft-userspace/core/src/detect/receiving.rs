@@ -29,7 +29,8 @@ struct Stall {
 impl Stall {
     /// Whether it was long enough to put a route in doubt that bears `limit_ns`.
     fn exceeds(&self, limit_ns: Nanos) -> bool {
-        let ordinary_ns = if self.receive { CPU_TICK_NS.saturating_add(limit_ns.max(FLOOR_NS)) } else { limit_ns };
+        let ordinary_ns =
+            if self.receive { CPU_TICK_NS.saturating_add(limit_ns.max(FLOOR_NS)) } else { limit_ns };
         self.until_ns - self.from_ns > ordinary_ns
     }
 }

@@ -37,7 +37,8 @@ pub(super) struct Owned {
 #[derive(Debug)]
 struct Proving {
     interface: InterfaceNumber,
-    ifindex: u32,
+    /// As it was when the proof began; only the steering changes.
+    path: DataPath,
     prover: Prover,
     arrivals: u64,
 }
@@ -82,10 +83,10 @@ impl Bypass {
                     owned.closes_ns.get_or_insert(now + LINGER_NS);
                 }
             }
-            Command::Prove(interface, ifindex) => {
+            Command::Prove(interface, path) => {
                 let arrivals = self.board.line(interface).arrivals.load(Ordering::Relaxed);
                 self.proving.retain(|proving| proving.interface != interface);
-                self.proving.push(Proving { interface, ifindex, prover: Prover::new(now), arrivals });
+                self.proving.push(Proving { interface, path, prover: Prover::new(now), arrivals });
             }
             // The others are the worker's.
             _ => {}
@@ -159,8 +160,8 @@ impl Bypass {
     ) -> bool {
         let mut changed = false;
         for index in 0..self.proving.len() {
-            let Proving { interface, ifindex, prover, arrivals } = &mut self.proving[index];
-            let (interface, ifindex) = (*interface, *ifindex);
+            let Proving { interface, path, prover, arrivals } = &mut self.proving[index];
+            let (interface, path) = (*interface, *path);
             let line = self.board.line(interface);
             let seen = line.arrivals.load(Ordering::Relaxed);
             if seen != *arrivals {
@@ -188,7 +189,7 @@ impl Bypass {
                     true => (Steering::Probes, Steering::Everything),
                     false => (Steering::Everything, Steering::Probes),
                 };
-                self.steer(interface, ifindex, from, to);
+                self.steer(interface, path, from, to);
             }
             if let Some((by, number)) = probe {
                 solicit(self, Solicitation { interface, by, number });
@@ -201,8 +202,8 @@ impl Bypass {
     }
 
     /// Unless the control thread has withdrawn these sockets meanwhile.
-    fn steer(&self, interface: InterfaceNumber, ifindex: u32, from: Steering, to: Steering) {
-        let word = |steering| DataPath { ifindex, steering }.to_word();
+    fn steer(&self, interface: InterfaceNumber, path: DataPath, from: Steering, to: Steering) {
+        let word = |steering| DataPath { steering, ..path }.to_word();
         let path = self.maps.paths.get(usize::from(interface.get()));
         let _ = path.compare_exchange(word(from), word(to), Ordering::Release, Ordering::Relaxed);
     }

@@ -71,9 +71,9 @@ enum Command {
     AddPort(InterfaceNumber, Box<XskPort>),
     /// Give up the AF_XDP sockets of an interface: nothing is steered to them any more.
     RemovePorts(InterfaceNumber),
-    /// The leader: see whether the AF_XDP sockets of this interface (kernel index) work, and use them: probes are steered
-    /// to them.
-    Prove(InterfaceNumber, u32),
+    /// The leader: see whether the AF_XDP sockets of this interface work, and use them: probes are steered to them in
+    /// this way.
+    Prove(InterfaceNumber, DataPath),
 }
 
 /// A socket to receive on.
@@ -132,6 +132,8 @@ pub struct Data {
     pub board: Arc<Board>,
     shared: Shared,
     plane: DataPlane,
+    /// How often proof was asked for: a slow leader must not take new sockets for those that it knows.
+    proofs: u32,
     // What a thread that is added must know.
     routes: BTreeMap<Slot, Route>,
     peers: BTreeMap<NodeId, [u8; 6]>,
@@ -179,6 +181,7 @@ impl Data {
             board,
             shared,
             plane: setup.plane,
+            proofs: 0,
             routes: BTreeMap::new(),
             peers: BTreeMap::new(),
         })
@@ -270,8 +273,10 @@ impl Data {
 
     /// See whether the AF_XDP sockets of an interface (kernel index) work, and use them.
     pub fn prove(&mut self, interface: InterfaceNumber, ifindex: u32) {
-        self.steer(interface, DataPath { ifindex, steering: Steering::Probes });
-        self.threads[0].send(Command::Prove(interface, ifindex));
+        self.proofs = (self.proofs + 1) % DataPath::GENERATIONS;
+        let path = DataPath { ifindex, steering: Steering::Probes, generation: self.proofs };
+        self.steer(interface, path);
+        self.threads[0].send(Command::Prove(interface, path));
     }
 
     /// Give up the AF_XDP sockets of an interface.

@@ -2,7 +2,7 @@
 
 use super::bypass::{self, Bypass, Solicitation};
 use super::counters::Status;
-use super::gates::{self, Round};
+use super::gates::{self, Looks};
 use super::incoming::Arrived;
 use super::outgoing::Outgoing;
 use super::prover::By;
@@ -24,8 +24,6 @@ use std::sync::atomic::Ordering;
 const WAKE: usize = 0;
 const TAP: usize = 1;
 const SOCKETS: usize = 2;
-/// How long gates may stay as they are while nothing comes, in nanoseconds.
-const ROUND_EVERY_NS: Nanos = 1_000_000_000;
 
 /// Everything that the thread owns.
 pub(super) struct Worker {
@@ -55,6 +53,7 @@ pub(super) struct Listening {
 pub(super) struct Leader {
     pub(super) sockets: Vec<Listening>,
     pub(super) incoming: Batch,
+    looks: Looks,
     pub(super) hellos: Producer<HelloFrame>,
     /// Hellos from addresses of peers that may be handed on.
     pub(super) known_hellos: Bucket,
@@ -68,6 +67,7 @@ impl Leader {
         Self {
             sockets: Vec::new(),
             incoming: Batch::new(BUFFER),
+            looks: Looks::new(),
             hellos,
             known_hellos: Bucket::new(sys::boottime(), 1024, 500_000),
             strange_hellos: Bucket::new(sys::boottime(), 256, 5_000_000),
@@ -115,8 +115,9 @@ impl Worker {
         while !self.shared.board.stop.load(Ordering::Acquire) {
             let now = sys::boottime();
             let mut timeout_ns = self.bypass.due_ns(now).map(|due_ns| due_ns.saturating_sub(now));
-            if self.leader.is_some() {
-                timeout_ns = Some(timeout_ns.unwrap_or(ROUND_EVERY_NS).min(ROUND_EVERY_NS));
+            if let Some(leader) = &self.leader {
+                let pause_ns = leader.looks.pause_ns(now);
+                timeout_ns = Some(timeout_ns.unwrap_or(pause_ns).min(pause_ns));
             }
             if sys::poll(&mut fds, timeout_ns).is_err() {
                 // Only a closed descriptor does that; they are all held open here.
@@ -142,14 +143,15 @@ impl Worker {
                 self.carry_out_frames(&mut frame);
             }
             let (sockets, ports) = fds[SOCKETS..].split_at(self.sockets().len());
-            let mut round = Round::new();
             for (index, fd) in sockets.iter().enumerate() {
                 let taken = if fd.revents != 0 { self.carry_in_datagrams(index) } else { 0 };
-                let gate = self.sockets().get(index).and_then(|listening| listening.gate);
-                round.looked(&self.shared.maps, gate, taken as u64, taken < BATCH);
+                if let Some(leader) = &mut self.leader {
+                    let gate = leader.sockets.get(index).and_then(|listening| listening.gate);
+                    leader.looks.looked(gate, taken as u64, taken < BATCH);
+                }
             }
-            if self.leader.is_some() {
-                round.end(&self.shared.maps);
+            if let Some(leader) = &mut self.leader {
+                leader.looks.end(now, &self.shared.maps);
             }
             for (index, fd) in ports.iter().enumerate() {
                 if fd.revents != 0 {

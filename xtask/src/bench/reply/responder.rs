@@ -81,7 +81,7 @@ impl Responder {
     /// From now on data messages that arrive in n2 go to this socket, as if probes had proven it.
     pub fn steer_to(&mut self, lab: &Lab, wire: Wire, end: &XskEnd) -> Result<()> {
         let ifindex = lab.enter("n2", || Ok(if_nametoindex(wire.device())?))?;
-        let path = DataPath { ifindex, steering: Steering::Everything };
+        let path = DataPath { ifindex, steering: Steering::Everything, generation: 0 };
         store(&mut self.ebpf, name::PATHS, INTERFACE.into(), path.to_word())?;
         let mut sockets = XskMap::try_from(map(&mut self.ebpf, name::SOCKETS)?)?;
         sockets.set(socket_index(INTERFACE, 0), end.raw_fd(), 0).context("telling XDP of n2's AF_XDP socket")

@@ -272,7 +272,11 @@ fn a_leg_1_leaves_as_soon_as_a_cpu_of_ours_runs_again() {
         rig.forget();
         rig.run(30 * MS);
         let first_ns = rig.requests[0].0;
-        assert!(first_ns <= end_ns + 6 * MS, "{offset}: a quarter of a delay after the last: {}", first_ns - end_ns);
+        assert!(
+            first_ns <= end_ns + 6 * MS,
+            "{offset}: a quarter of a delay after the last: {}",
+            first_ns - end_ns
+        );
         assert!(rig.records.is_empty(), "{offset}: {:?}", rig.records);
     }
 }
