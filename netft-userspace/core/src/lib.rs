@@ -6,6 +6,7 @@
 //! - [`detect`]: is a route up? Which one is active? Runs on the detection thread, allocates nothing after start.
 //! - [`membership`]: who are the peers, which endpoints, networks and routes exist? Runs on the control thread.
 //! - [`data`]: one frame of cluster traffic, sealed and opened. Runs on the data thread.
+//! - [`offload`]: many frames that cross the adapter in one call, cut and merged. Runs on the data thread.
 //! - [`keys`], [`adapter`], [`networks`], [`window`], [`bucket`]: what these need.
 #![forbid(unsafe_code)]
 
@@ -16,5 +17,6 @@ pub mod detect;
 pub mod keys;
 pub mod membership;
 pub mod networks;
+pub mod offload;
 pub mod types;
 pub mod window;
