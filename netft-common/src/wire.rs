@@ -42,6 +42,9 @@ pub mod flags {
     /// In a hello: the sender lacks something (a session, or our slot of this route) and asks for a hello in return.
     /// In a probe: asks for a probe with the same 8 bytes in return.
     pub const SOLICIT: u16 = 1 << 2;
+    /// In data: the frame is TCP or UDP, right behind IPv4 or IPv6, whole, and its checksum field has the sum of the
+    /// pseudo-header alone.
+    pub const PARTIAL_CHECKSUM: u16 = 1 << 3;
 }
 
 /// The first 32 bytes of every message.

@@ -2,6 +2,7 @@
 
 use crate::Adversary;
 use netft_core::data::{DataKeys, DataPlane, DataRoute, HEADROOM};
+use netft_core::offload::Checksum;
 use netft_core::types::NodeId;
 use std::collections::BTreeSet;
 
@@ -26,7 +27,7 @@ pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         .map(|(name, len)| {
             let mut datagram = vec![0; HEADROOM];
             datagram.extend((0..len).map(|i| u8::try_from(i % 251).unwrap_or(0)));
-            sender.seal(node(2), &ROUTE, &mut datagram).expect("a session");
+            sender.seal(node(2), &ROUTE, Checksum::Complete, &mut datagram).expect("a session");
             (name, datagram)
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use crate::support::{PATIENCE, cluster, eventually, options, output_of, whole};
 use netft_userspace::listing::Adapter;
-use netft_userspace::sys::device::{Persistence, TapQueues, open_tap, persist_tap};
+use netft_userspace::sys::device::{Persistence, TapFrames, TapQueues, open_tap, persist_tap};
 use nix::net::if_::if_nametoindex;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -148,7 +148,7 @@ fn socket(lab: &Lab, host: &str, address: IpAddr) -> UdpSocket {
 
 /// A descriptor of a node's `netft0`, which is made if there is none.
 fn tap(lab: &Lab, node: &str, queues: TapQueues) -> File {
-    lab.enter(node, || Ok(open_tap("netft0", queues)?)).unwrap()
+    lab.enter(node, || Ok(open_tap("netft0", queues, TapFrames::Bare)?)).unwrap()
 }
 
 #[test]
@@ -164,6 +164,22 @@ fn an_adapter_with_a_single_queue_is_replaced() {
     output_of(&lab, "n1", &["ping", "-c5", "-i0.01", "-W5", &peer]);
     let notes = status(&lab, "n1").unwrap().engine.notes;
     assert!(notes.iter().any(|note| note.contains("with a single queue: it was made anew")), "{notes:?}");
+}
+
+#[test]
+fn an_adapter_of_single_frames_is_taken_over() {
+    let lab = cluster(&options(2, 1));
+    lab.kill("n1").unwrap();
+    // Several queues, but no super-packets, as an earlier version would have left it.
+    output_of(&lab, "n1", &["ip", "link", "del", "netft0"]);
+    persist_tap(&tap(&lab, "n1", TapQueues::Multiple), Persistence::Keep).unwrap();
+    let index = || lab.enter("n1", || Ok(if_nametoindex("netft0")?)).unwrap();
+    let before = index();
+    lab.start("n1").unwrap();
+    whole(&lab);
+    assert_eq!(index(), before, "nobody's routes or sockets lose their device");
+    let peer = adapter(&lab, "n2").unwrap().ipv4.to_string();
+    output_of(&lab, "n1", &["ping", "-c5", "-i0.01", "-W5", &peer]);
 }
 
 #[test]

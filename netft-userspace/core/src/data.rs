@@ -1,6 +1,7 @@
 //! Cluster traffic: one Ethernet frame in one datagram, sealed per peer and direction. Runs on the data threads, which
 //! share the sessions; nothing here allocates after the peers are set.
 
+use crate::offload::Checksum;
 use crate::types::{Nanos, NodeId, Slot};
 use crate::window::Window;
 use netft_common::map::MAX_NODES;
@@ -100,8 +101,8 @@ pub struct Opened<'a> {
 /// What is in a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// An Ethernet frame.
-    Frame(&'a [u8]),
+    /// An Ethernet frame, and the state of the checksum in it.
+    Frame(&'a [u8], Checksum),
     /// A self-test.
     Probe(Probe),
 }
@@ -192,8 +193,18 @@ impl DataPlane {
 
     /// Seals in place: `datagram` is [`HEADROOM`] bytes of any content, then the frame. Afterwards it is ready for
     /// the wire. Store [`Self::high_water`] in the map afterwards (once per batch is enough, before sending it).
-    pub fn seal(&mut self, peer: NodeId, route: &DataRoute, datagram: &mut [u8]) -> Result<(), NoSession> {
-        self.seal_as(kind::DATA, 0, peer, route, datagram)
+    pub fn seal(
+        &mut self,
+        peer: NodeId,
+        route: &DataRoute,
+        checksum: Checksum,
+        datagram: &mut [u8],
+    ) -> Result<(), NoSession> {
+        let flags = match checksum {
+            Checksum::Complete => 0,
+            Checksum::Partial => flags::PARTIAL_CHECKSUM,
+        };
+        self.seal_as(kind::DATA, flags, peer, route, datagram)
     }
 
     /// A sealed probe.
@@ -290,7 +301,8 @@ impl DataPlane {
 
 fn message<'a>(header: &Header, rest: &'a [u8]) -> Option<Message<'a>> {
     if header.kind == kind::DATA {
-        return Some(Message::Frame(rest));
+        let is_partial = header.flags & flags::PARTIAL_CHECKSUM != 0;
+        return Some(Message::Frame(rest, if is_partial { Checksum::Partial } else { Checksum::Complete }));
     }
     let number = u64::from_le_bytes(rest.try_into().ok()?);
     let solicits = header.flags & flags::SOLICIT != 0;
@@ -368,7 +380,7 @@ mod tests {
     fn sealed(plane: &mut DataPlane, frame: &[u8]) -> Vec<u8> {
         let mut datagram = vec![0; HEADROOM];
         datagram.extend_from_slice(frame);
-        plane.seal(node(2), &ROUTE, &mut datagram).unwrap();
+        plane.seal(node(2), &ROUTE, Checksum::Complete, &mut datagram).unwrap();
         datagram
     }
 
@@ -380,9 +392,20 @@ mod tests {
     fn a_frame_arrives_once_as_it_was_sent() {
         let (mut a, mut b) = ends(0, 0);
         let datagram = sealed(&mut a, b"frame");
-        let opened = Opened { peer: node(1), slot: Slot::new(3), message: Message::Frame(b"frame") };
+        let message = Message::Frame(b"frame", Checksum::Complete);
+        let opened = Opened { peer: node(1), slot: Slot::new(3), message };
         assert_eq!(open(&mut b, &datagram), Ok(opened));
         assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
+    }
+
+    #[test]
+    fn the_state_of_its_checksum_comes_with_a_frame() {
+        let (mut a, mut b) = ends(0, 0);
+        for checksum in [Checksum::Partial, Checksum::Complete] {
+            let mut datagram = [0; HEADROOM + 1];
+            a.seal(node(2), &ROUTE, checksum, &mut datagram).unwrap();
+            assert_eq!(open(&mut b, &datagram).unwrap().message, Message::Frame(&[0], checksum));
+        }
     }
 
     #[test]

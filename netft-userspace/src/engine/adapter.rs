@@ -1,14 +1,19 @@
 //! `netft0`: the persistent TAP device with a queue for each data thread, its addresses, the neighbours behind it and the
 //! routes to them.
 
+use super::gso::gso_max_size;
 use super::neighbours::{NDMSG, NUD_PERMANENT, NUD_STALE, Neighbour};
 use crate::rtnl::{
     self, AF_INET, AF_INET6, CREATE_OR_REPLACE, Client, Request, attributes, family_and_bytes, kind, string,
     u32_at,
 };
 use crate::sys;
-use crate::sys::device::{Persistence, TapQueues, open_tap, persist_tap, receive_queues};
+use crate::sys::device::{
+    Persistence, TapFrames, TapQueues, offload_tap, open_tap, persist_tap, receive_queues,
+};
+
 use netft_core::membership::Adapter;
+use netft_core::offload::Datagrams;
 use netft_core::types::NodeId;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -52,6 +57,7 @@ const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 const IFINFO: usize = crate::netlink::IFINFO;
 const IFADDR: usize = 8;
+const IFLA_GSO_MAX_SIZE: u16 = 41;
 
 /// The device while the engine runs.
 #[derive(Debug)]
@@ -61,6 +67,7 @@ pub struct NetAdapter {
     /// Its queues, in order.
     taps: Vec<Arc<File>>,
     origin: Origin,
+    datagrams: Datagrams,
     client: Client,
     identity: Adapter,
     peers: BTreeMap<NodeId, Adapter>,
@@ -88,6 +95,7 @@ impl NetAdapter {
     pub fn open(name: &str, identity: Adapter) -> Result<Self, AdapterError> {
         let open = |error| AdapterError::Open { name: name.to_owned(), error };
         let (tap, origin) = first_queue(name).map_err(open)?;
+        let datagrams = offload_tap(&tap).map_err(open)?;
         let mut client = Client::new().map_err(open)?;
         let ifindex = find(&mut client, name).map_err(open)?;
         let mut this = Self {
@@ -95,6 +103,7 @@ impl NetAdapter {
             ifindex,
             taps: vec![Arc::new(tap)],
             origin,
+            datagrams,
             client,
             identity,
             peers: BTreeMap::new(),
@@ -126,6 +135,11 @@ impl NetAdapter {
         self.origin
     }
 
+    /// Whether datagrams of UDP may be merged on their way into it.
+    pub fn datagrams(&self) -> Datagrams {
+        self.datagrams
+    }
+
     /// Whether somebody removed the device.
     pub fn is_lost(&self) -> bool {
         let mut fds = [sys::poll_in(self.taps[0].as_fd())];
@@ -141,7 +155,7 @@ impl NetAdapter {
     /// One more queue. From now on some of what is sent into the device waits there.
     pub fn add_queue(&mut self) -> Result<Arc<File>, AdapterError> {
         let open = |error| AdapterError::Open { name: self.name.clone(), error };
-        let tap = Arc::new(open_tap(&self.name, TapQueues::Multiple).map_err(open)?);
+        let tap = Arc::new(open_tap(&self.name, TapQueues::Multiple, TapFrames::Announced).map_err(open)?);
         self.taps.push(Arc::clone(&tap));
         Ok(tap)
     }
@@ -177,7 +191,8 @@ impl NetAdapter {
             .link(IFF_UP)
             .attribute(IFLA_ADDRESS, &identity.mac)
             .attribute(IFLA_MTU, &u32::from(identity.mtu).to_ne_bytes())
-            .attribute(IFLA_TXQLEN, &1000u32.to_ne_bytes());
+            .attribute(IFLA_TXQLEN, &1000u32.to_ne_bytes())
+            .attribute(IFLA_GSO_MAX_SIZE, &gso_max_size(identity.mtu).to_ne_bytes());
         self.request(properties, || "MAC and MTU".to_owned())?;
         self.identity = identity;
 
@@ -205,7 +220,10 @@ impl NetAdapter {
     pub fn set_mtu(&mut self, mtu: u16) -> Result<(), AdapterError> {
         const IFLA_MTU: u16 = 4;
         if self.identity.mtu != mtu {
-            let request = self.link(0).attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes());
+            let request = self
+                .link(0)
+                .attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes())
+                .attribute(IFLA_GSO_MAX_SIZE, &gso_max_size(mtu).to_ne_bytes());
             self.request(request, || format!("the MTU {mtu}"))?;
             self.identity.mtu = mtu;
         }
@@ -445,11 +463,11 @@ fn first_queue(name: &str) -> io::Result<(File, Origin)> {
 /// A device that has a single queue takes no second one (EINVAL). It is replaced: its addresses are set anyway, and peers
 /// say hello again. Of the other kind anybody may open one more queue, so it must be seen whether somebody else has any.
 fn try_first_queue(name: &str) -> io::Result<(File, Origin)> {
-    let (tap, origin) = match open_tap(name, TapQueues::Multiple) {
+    let (tap, origin) = match open_tap(name, TapQueues::Multiple, TapFrames::Announced) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             // EBUSY if somebody uses it. It goes as soon as it is closed.
-            persist_tap(&open_tap(name, TapQueues::Single)?, Persistence::Remove)?;
-            (open_tap(name, TapQueues::Multiple)?, Origin::Replaced)
+            persist_tap(&open_tap(name, TapQueues::Single, TapFrames::Bare)?, Persistence::Remove)?;
+            (open_tap(name, TapQueues::Multiple, TapFrames::Announced)?, Origin::Replaced)
         }
         tap => (tap?, Origin::Usual),
     };

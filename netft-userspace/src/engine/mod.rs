@@ -6,6 +6,7 @@
 mod adapter;
 mod data;
 mod detection;
+mod gso;
 mod interfaces;
 mod maps;
 mod neighbours;
@@ -180,6 +181,7 @@ impl Engine {
         let data = Data::start(data::Setup {
             cluster_id: options.cluster_id,
             tap: Arc::clone(&adapter.taps()[0]),
+            datagrams: adapter.datagrams(),
             maps: Arc::clone(maps),
             plane: DataPlane::new(options.cluster_id, options.node_id, stored, now()),
             control: Arc::clone(&control),

@@ -1,7 +1,7 @@
 //! The UDP sockets: two per local endpoint. One receives everything and sends data and hellos; the other only sends
 //! heartbeats, so that a send buffer full of data never keeps a heartbeat waiting.
 
-use crate::sys::socket::{open_udp, receive_on_first};
+use crate::sys::socket::{open_udp, receive_merged, receive_on_first};
 use netft_common::wire::PORT;
 use netft_core::membership::Interface;
 use std::collections::BTreeMap;
@@ -90,5 +90,9 @@ fn open(address: IpAddr, interface: &Interface) -> io::Result<Endpoint> {
     let data = open_udp(address, PORT, &interface.name)?;
     receive_on_first(data.as_fd())?;
     let heartbeat = open_udp(address, PORT, &interface.name)?;
+    for socket in [&data, &heartbeat] {
+        // Older kernels give one datagram at a time.
+        let _ = receive_merged(socket.as_fd());
+    }
     Ok(Endpoint { ifindex: interface.ifindex, data: Arc::new(data), heartbeat: Arc::new(heartbeat) })
 }

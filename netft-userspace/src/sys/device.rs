@@ -1,6 +1,7 @@
 //! TAP devices and what ethtool says of an interface.
 
 use super::check;
+use netft_core::offload::{Datagrams, VirtioHeader};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -8,6 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
+const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
+const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GSET: u32 = 1;
 const ETHTOOL_GDRVINFO: u32 = 3;
@@ -48,9 +51,18 @@ pub enum TapQueues {
     Multiple,
 }
 
-/// Opens the TAP device `name`, non-blocking, one Ethernet frame per read and write; makes it if there is none. EINVAL if
-/// there is one of the other kind of `queues`.
-pub fn open_tap(name: &str, queues: TapQueues) -> io::Result<File> {
+/// What is read from and written to a TAP device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TapFrames {
+    /// One Ethernet frame per call.
+    Bare,
+    /// [`VirtioHeader`], then a frame or, after [`offload_tap`], a super-packet.
+    Announced,
+}
+
+/// Opens the TAP device `name`, non-blocking; makes it if there is none. EINVAL if there is one of the other kind of
+/// `queues`. Of a device that nobody has open, the kind of `frames` may change.
+pub fn open_tap(name: &str, queues: TapQueues, frames: TapFrames) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -62,10 +74,41 @@ pub fn open_tap(name: &str, queues: TapQueues) -> io::Result<File> {
         TapQueues::Single => 0,
         TapQueues::Multiple => libc::IFF_MULTI_QUEUE,
     };
-    request.value.flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI | kind).unwrap_or(0);
+    let header = match frames {
+        TapFrames::Bare => 0,
+        TapFrames::Announced => libc::IFF_VNET_HDR,
+    };
+    request.value.flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI | kind | header).unwrap_or(0);
     // SAFETY: TUNSETIFF reads and writes a struct ifreq, as large as `Request` or smaller.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) })?;
+    if frames == TapFrames::Announced {
+        let bytes = libc::c_int::try_from(size_of::<VirtioHeader>()).unwrap_or(0);
+        // SAFETY: TUNSETVNETHDRSZ reads an int.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETVNETHDRSZ, &raw const bytes) })?;
+    }
     Ok(file)
+}
+
+/// Has the kernel hand over super-packets of TCP, and of UDP if it can (Linux 6.2), with partial checksums, by a TAP device
+/// with [`TapFrames::Announced`]. Says whether it can: then it also takes such packets of UDP.
+///
+/// Not of TCP with CWR (TUN_F_TSO_ECN): these are rare, the kernel cuts them itself.
+pub fn offload_tap(tap: &File) -> io::Result<Datagrams> {
+    const CHECKSUM: libc::c_ulong = 0x01;
+    const TCP: libc::c_ulong = 0x02 | 0x04;
+    const UDP: libc::c_ulong = 0x20 | 0x40;
+    let set = |offloads: libc::c_ulong| {
+        // SAFETY: TUNSETOFFLOAD takes a number.
+        check(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETOFFLOAD, offloads) })
+    };
+    match set(CHECKSUM | TCP | UDP) {
+        Ok(_) => Ok(Datagrams::Merged),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            set(CHECKSUM | TCP)?;
+            Ok(Datagrams::Single)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a TAP device outlives its last descriptor.

@@ -127,6 +127,13 @@ pub fn open_udp(local: IpAddr, port: u16, interface: &str) -> io::Result<OwnedFd
     Ok(socket)
 }
 
+/// Has the kernel put consecutive datagrams of one sender and size together in one message (UDP_GRO): see
+/// [`Batch::message`]. All sockets that share an address must agree: when it puts them together, the kernel doesn't know
+/// yet which one will receive (udp4_gro_lookup_skb, net/ipv4/udp.c). Kernels before 5.0 can't, and needn't.
+pub fn receive_merged(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_UDP, libc::UDP_GRO, &(1 as libc::c_int))
+}
+
 /// Of all sockets that share this one's address, the one bound first receives every datagram.
 pub fn receive_on_first(socket: BorrowedFd<'_>) -> io::Result<()> {
     // One classic BPF instruction, `return 0`: index in the reuseport group (socket(7), SO_ATTACH_REUSEPORT_CBPF).
@@ -171,43 +178,120 @@ pub fn send_to(
     })
 }
 
-/// Most datagrams that [`Batch`] moves in one call.
+/// Most messages that [`Batch`] and [`send_runs`] move in one call.
 pub const BATCH: usize = 32;
+/// Most datagrams in one message (UDP_MAX_SEGMENTS, include/linux/udp.h).
+pub const MAX_SEGMENTS: usize = 64;
+/// Longest message: what IPv4 leaves of 65535 bytes.
+pub const MAX_MESSAGE: usize = 65535 - 20 - 8;
 
-/// Room for receiving up to [`BATCH`] datagrams in one call. Made once, used for ever: nothing is allocated later.
+/// Room for a control message with a number of up to 4 bytes.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; 24]);
+
+impl Control {
+    const EMPTY: Self = Self([0; 24]);
+
+    /// UDP_SEGMENT.
+    fn segment(bytes: u16) -> Self {
+        let header = libc::cmsghdr {
+            // SAFETY: CMSG_LEN only computes.
+            cmsg_len: unsafe { libc::CMSG_LEN(2) } as _,
+            cmsg_level: libc::SOL_UDP,
+            cmsg_type: libc::UDP_SEGMENT,
+        };
+        let mut this = Self::EMPTY;
+        // SAFETY: the structure is 12 or 16 bytes long, the buffer is aligned for it; the number fits behind it.
+        unsafe {
+            this.0.as_mut_ptr().cast::<libc::cmsghdr>().write(header);
+            this.0.as_mut_ptr().add(size_of::<libc::cmsghdr>()).cast::<u16>().write(bytes);
+        }
+        this
+    }
+
+    /// The number in a UDP_GRO message, if the first of `length` bytes are one.
+    fn merged(&self, length: usize) -> Option<usize> {
+        const NUMBER: usize = size_of::<libc::cmsghdr>();
+        if length < NUMBER + 4 {
+            return None;
+        }
+        // SAFETY: the buffer is aligned and long enough for the structure, which may have any content.
+        let header = unsafe { self.0.as_ptr().cast::<libc::cmsghdr>().read() };
+        let number = i32::from_ne_bytes(*self.0[NUMBER..].first_chunk()?);
+        let is_it = (header.cmsg_level, header.cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO);
+        usize::try_from(number).ok().filter(|number| is_it && *number > 0)
+    }
+}
+
+/// Room for receiving up to [`BATCH`] messages in one call. Made once, used for ever: nothing is allocated later.
 pub struct Batch {
     payloads: Box<[u8]>,
     payload_size: usize,
     addresses: Box<[SocketAddress]>,
+    controls: Box<[Control]>,
     lengths: [usize; BATCH],
+    segments: [usize; BATCH],
+}
+
+/// What was received in one piece: one datagram, or several from one sender.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// From whom.
+    pub remote: IpAddr,
+    /// By which port.
+    pub port: u16,
+    /// Bytes of each datagram but the last, which may have fewer.
+    pub segment: usize,
+    /// The datagrams, one behind the other.
+    pub bytes: &'a mut [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Each of them; an empty one counts as well.
+    pub fn datagrams(self) -> impl Iterator<Item = &'a mut [u8]> {
+        let (empty, bytes) =
+            if self.bytes.is_empty() { (Some(self.bytes), None) } else { (None, Some(self.bytes)) };
+        empty
+            .into_iter()
+            .chain(bytes.into_iter().flat_map(move |bytes| bytes.chunks_mut(self.segment.max(1))))
+    }
 }
 
 impl Batch {
-    /// For datagrams of up to `payload_size` bytes; longer ones are cut.
+    /// For messages of up to `payload_size` bytes; longer ones are cut. With [`receive_merged`] they may have
+    /// [`MAX_MESSAGE`].
     pub fn new(payload_size: usize) -> Self {
         let nobody = SocketAddress::new(IpAddr::from([0u8; 16]), 0);
         Self {
             payloads: vec![0; payload_size * BATCH].into_boxed_slice(),
             payload_size,
             addresses: vec![nobody; BATCH].into_boxed_slice(),
+            controls: vec![Control::EMPTY; BATCH].into_boxed_slice(),
             lengths: [0; BATCH],
+            segments: [0; BATCH],
         }
     }
 
-    /// Receives what is there, at most [`BATCH`]; 0 = nothing. Never blocks.
+    /// Receives what is there, at most [`BATCH`] messages; says how many. Never blocks.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        // SAFETY: all zeroes is a valid mmsghdr and iovec. Each header names one distinct payload area and one distinct
-        // address, all of which outlive the call, with their true sizes.
+        // SAFETY: all zeroes is a valid mmsghdr and iovec. Each header names one distinct payload area, one distinct
+        // address and one distinct control buffer, all of which outlive the call, with their true sizes.
         unsafe {
             let mut vectors: [libc::iovec; BATCH] = std::mem::zeroed();
             let mut headers: [libc::mmsghdr; BATCH] = std::mem::zeroed();
             let parts = self.payloads.chunks_exact_mut(self.payload_size).zip(self.addresses.iter_mut());
-            for ((header, vector), (payload, address)) in headers.iter_mut().zip(&mut vectors).zip(parts) {
+            let parts = parts.zip(self.controls.iter_mut());
+            for ((header, vector), ((payload, address), control)) in
+                headers.iter_mut().zip(&mut vectors).zip(parts)
+            {
                 *vector = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() };
                 header.msg_hdr.msg_iov = vector;
                 header.msg_hdr.msg_iovlen = 1;
                 header.msg_hdr.msg_name = (&raw mut address.storage).cast();
                 header.msg_hdr.msg_namelen = socklen::<libc::sockaddr_storage>();
+                header.msg_hdr.msg_control = (&raw mut control.0).cast();
+                header.msg_hdr.msg_controllen = size_of::<Control>() as _;
             }
             let flags = libc::MSG_DONTWAIT;
             let size = libc::c_uint::try_from(BATCH).unwrap_or(0);
@@ -215,39 +299,69 @@ impl Batch {
                 libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), size, flags, std::ptr::null_mut());
             let received = check(received)?.unsigned_abs() as usize;
             for (index, header) in headers.iter().enumerate().take(received) {
-                self.lengths[index] = header.msg_len as usize;
+                let length = header.msg_len as usize;
+                self.lengths[index] = length;
                 self.addresses[index].length = header.msg_hdr.msg_namelen;
+                self.segments[index] =
+                    self.controls[index].merged(header.msg_hdr.msg_controllen).unwrap_or(length);
             }
             Ok(received)
         }
     }
 
-    /// Datagram `index` of the last [`Batch::receive`]: from whom, and the payload.
-    pub fn datagram(&mut self, index: usize) -> (IpAddr, u16, &mut [u8]) {
+    /// Message `index` of the last [`Batch::receive`].
+    pub fn message(&mut self, index: usize) -> Message<'_> {
         let address = &self.addresses[index];
         let start = index * self.payload_size;
-        (address.ip(), address.port(), &mut self.payloads[start..start + self.lengths[index]])
+        Message {
+            remote: address.ip(),
+            port: address.port(),
+            segment: self.segments[index],
+            bytes: &mut self.payloads[start..start + self.lengths[index]],
+        }
     }
 }
 
-/// Sends datagrams, in order, in as few calls as possible; stops at the first that the kernel refuses. Returns how
-/// many were sent and why the next one wasn't.
-pub fn send_batch<'a>(
+/// Datagrams to one receiver, one behind the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// All of them: at most [`MAX_MESSAGE`] bytes and [`MAX_SEGMENTS`] datagrams.
+    pub bytes: &'a [u8],
+    /// Bytes of each but the last, which may have fewer. If that is all, it is one datagram like any other.
+    pub segment: u16,
+    /// To whom.
+    pub remote: &'a SocketAddress,
+}
+
+/// Sends runs of datagrams, in order, in one call, at most [`BATCH`] runs; stops at the first that the kernel refuses. Returns
+/// how many were sent and, if that is none, why.
+///
+/// Refused is a run that is longer than one datagram with EIO where the kernel can't divide it for that device, and with
+/// EINVAL or EMSGSIZE if its datagrams don't fit into the path's MTU.
+pub fn send_runs<'a>(
     socket: BorrowedFd<'_>,
-    datagrams: impl Iterator<Item = (&'a [u8], &'a SocketAddress)>,
+    runs: impl Iterator<Item = Run<'a>>,
 ) -> (usize, Option<io::Error>) {
     // SAFETY: all zeroes is a valid mmsghdr and iovec. Each header names one payload and one address that the caller
-    // keeps borrowed for 'a; the kernel only reads them.
+    // keeps borrowed for 'a, and a control buffer that outlives the call; the kernel only reads them.
     unsafe {
         let mut vectors: [libc::iovec; BATCH] = std::mem::zeroed();
         let mut headers: [libc::mmsghdr; BATCH] = std::mem::zeroed();
+        let mut controls = [Control::EMPTY; BATCH];
         let mut count = 0;
-        for ((header, vector), (payload, address)) in headers.iter_mut().zip(&mut vectors).zip(datagrams) {
-            *vector = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
+        let parts = headers.iter_mut().zip(&mut vectors).zip(&mut controls);
+        for (((header, vector), control), run) in parts.zip(runs) {
+            *vector =
+                libc::iovec { iov_base: run.bytes.as_ptr().cast_mut().cast(), iov_len: run.bytes.len() };
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
-            header.msg_hdr.msg_name = (&raw const address.storage).cast_mut().cast();
-            header.msg_hdr.msg_namelen = address.length;
+            header.msg_hdr.msg_name = (&raw const run.remote.storage).cast_mut().cast();
+            header.msg_hdr.msg_namelen = run.remote.length;
+            if run.bytes.len() > usize::from(run.segment) {
+                *control = Control::segment(run.segment);
+                header.msg_hdr.msg_control = (&raw mut control.0).cast();
+                header.msg_hdr.msg_controllen = libc::CMSG_SPACE(2) as _;
+            }
             count += 1;
         }
         let flags = libc::MSG_DONTWAIT;
@@ -263,6 +377,10 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
+    fn one<'a>(bytes: &'a [u8], remote: &'a SocketAddress) -> Run<'a> {
+        Run { bytes, segment: u16::MAX, remote }
+    }
+
     #[test]
     fn the_first_socket_of_an_address_receives_and_both_send() {
         let local: IpAddr = "127.0.0.1".parse().unwrap();
@@ -275,10 +393,50 @@ mod tests {
             send_to(second.as_fd(), b"one", &address, Neighbour::Unknown).unwrap();
         }
         let payloads = [b"two".as_slice(), b"three"];
-        assert_eq!(send_batch(second.as_fd(), payloads.iter().map(|p| (*p, &address))).0, 2);
+        assert_eq!(send_runs(second.as_fd(), payloads.iter().map(|p| one(p, &address))).0, 2);
         let mut batch = Batch::new(64);
         assert!(batch.receive(second.as_fd()).is_err());
         assert_eq!(batch.receive(first.as_fd()).unwrap(), 10);
-        assert_eq!(batch.datagram(9), (local, port, b"three".to_vec().as_mut_slice()));
+        let bytes = &mut b"three".to_vec()[..];
+        assert_eq!(batch.message(9), Message { remote: local, port, segment: 5, bytes });
+        assert_eq!(batch.message(9).datagrams().count(), 1);
+    }
+
+    #[test]
+    fn a_run_is_received_as_the_datagrams_that_it_has() {
+        for (local, port, merged) in [("127.0.0.1", 33432, true), ("::1", 33433, true), ("::1", 33434, false)]
+        {
+            let local: IpAddr = local.parse().unwrap();
+            let socket = open_udp(local, port, "lo").unwrap();
+            if merged {
+                receive_merged(socket.as_fd()).unwrap();
+            }
+            let address = SocketAddress::new(local, port);
+            let bytes: Vec<u8> = (0..250u8).collect();
+            let runs = [(100, &bytes[..]), (250, &bytes[..]), (100, &bytes[..200])];
+            let runs = runs.map(|(segment, bytes)| Run { bytes, segment, remote: &address });
+            let (sent, error) = send_runs(socket.as_fd(), runs.into_iter());
+            assert_eq!(sent, 3, "{error:?}");
+            let mut batch = Batch::new(MAX_MESSAGE);
+            let received = batch.receive(socket.as_fd()).unwrap();
+            assert_eq!(received, if merged { 3 } else { 6 });
+            let mut lengths = Vec::new();
+            for index in 0..received {
+                lengths
+                    .extend(batch.message(index).datagrams().map(|datagram| (datagram.len(), datagram[0])));
+            }
+            assert_eq!(lengths, [(100, 0), (100, 100), (50, 200), (250, 0), (100, 0), (100, 100)]);
+        }
+    }
+
+    #[test]
+    fn an_empty_datagram_is_one_too() {
+        let local: IpAddr = "127.0.0.1".parse().unwrap();
+        let socket = open_udp(local, 33435, "lo").unwrap();
+        let address = SocketAddress::new(local, 33435);
+        send_to(socket.as_fd(), b"", &address, Neighbour::Unknown).unwrap();
+        let mut batch = Batch::new(64);
+        assert_eq!(batch.receive(socket.as_fd()).unwrap(), 1);
+        assert_eq!(batch.message(0).datagrams().count(), 1);
     }
 }

@@ -37,6 +37,13 @@ pub struct Packet<'a> {
     pub frames: usize,
 }
 
+impl Packet<'_> {
+    /// Bytes of all frames in it.
+    pub fn frame_bytes(&self) -> usize {
+        self.bytes.len() + self.frames.saturating_sub(1) * usize::from(self.header.header_len)
+    }
+}
+
 /// Collects consecutive frames of one flow. Packets come out in the order of their frames, whatever flows they are of:
 /// what doesn't continue the packet at hand ends it. Only frames with partial checksums are merged; those of others would
 /// have to be checked first, and everything that a Linux node sends or forwards in bulk has partial ones.

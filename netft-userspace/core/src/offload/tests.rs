@@ -188,11 +188,16 @@ type Written = (VirtioHeader, Vec<u8>, usize);
 
 fn merge(merger: &mut Merger, frames: &[Vec<u8>]) -> Vec<Written> {
     let mut written = Vec::new();
-    let mut emit = |packet: Packet<'_>| written.push((packet.header, packet.bytes.to_vec(), packet.frames));
+    let mut bytes = 0;
+    let mut emit = |packet: Packet<'_>| {
+        bytes += packet.frame_bytes();
+        written.push((packet.header, packet.bytes.to_vec(), packet.frames));
+    };
     for frame in frames {
         merger.push(frame, Checksum::Partial, &mut emit).unwrap();
     }
     merger.flush(&mut emit);
+    assert_eq!(bytes, frames.iter().map(Vec::len).sum::<usize>());
     written
 }
 
@@ -319,7 +324,8 @@ fn differences_that_mean_something_are_never_merged_away() {
     };
     let (ip, tcp) = (one.ip_at(), one.transport_at());
     assert_eq!((ip, tcp), (14, 34));
-    let changes: [(&str, fn(&mut Vec<u8>)); 13] = [
+    type Change = (&'static str, fn(&mut Vec<u8>));
+    let changes: [Change; 13] = [
         ("receiver's MAC", |f| f[0] ^= 2),
         ("congestion experienced", |f| f[15] ^= 1),
         ("hops left", |f| f[22] -= 1),

@@ -13,6 +13,7 @@ pub(super) enum Loss {
     BufferFull,
     Unreachable,
     AdapterRefused,
+    Indivisible,
     HelloQueueFull,
     HelloTooLong,
     HelloTooMany,
@@ -21,13 +22,14 @@ pub(super) enum Loss {
 }
 
 /// Names of all reasons: [`Loss`] in order, then [`DataReject`].
-const DROP_NAMES: [&str; 11] = [
+const DROP_NAMES: [&str; 12] = [
     "data_drop_unknown_destination",
     "data_drop_no_route",
     "data_drop_too_long",
     "data_drop_buffer_full",
     "data_drop_unreachable",
     "data_drop_adapter_refused",
+    "data_drop_indivisible",
     "hello_drop_queue_full",
     "hello_drop_too_long",
     "hello_drop_too_many",

@@ -8,9 +8,10 @@ use crate::sys;
 use crate::sys::socket::{Neighbour, send_to};
 use netft_common::wire::{self, Header};
 use netft_core::data::{DataPlane, DataReject, Message, Opened, Probe};
+use netft_core::offload::{Merger, Packet};
 use netft_core::types::{NodeId, Slot, address_bytes};
 use std::fs::File;
-use std::io::Write;
+use std::io::{IoSlice, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -24,75 +25,90 @@ pub(super) struct Arrived {
     probe: Probe,
 }
 
+/// What was taken from a socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    /// Messages, each of one datagram or several.
+    pub(super) messages: usize,
+    /// Datagrams.
+    pub(super) datagrams: u64,
+}
+
 impl Worker {
-    /// Takes up to a batch of datagrams from a socket; says how many there were.
-    pub(super) fn carry_in_datagrams(&mut self, index: usize) -> usize {
-        let Some(leader) = &mut self.leader else {
-            return 0;
+    /// Takes up to a batch of messages from a socket.
+    pub(super) fn carry_in_datagrams(&mut self, index: usize) -> Taken {
+        let Self { leader, routes, shared, status, plane, tap, probes, merger, .. } = self;
+        let Some(leader) = leader else {
+            return Taken::default();
         };
         let Some(Listening { socket: Socket { local, socket }, .. }) = leader.sockets.get(index) else {
-            return 0;
+            return Taken::default();
         };
         let local = *local;
         // Errors: nothing there after all, or an ICMP error of an earlier send, which the detector knows better.
-        let Ok(received) = leader.incoming.receive(socket.as_fd()) else {
-            return 0;
+        let Ok(messages) = leader.incoming.receive(socket.as_fd()) else {
+            return Taken::default();
         };
+        let mut taken = Taken { messages, datagrams: 0 };
+        let mut intake = Intake { tap, plane, status, probes, merger };
         let mut hellos = 0;
-        let status = &self.status;
-        for index in 0..received {
-            let (remote, port, bytes) = leader.incoming.datagram(index);
-            if port != wire::PORT {
-                status.reject(DataReject::Source);
-                continue;
-            }
-            let header = bytes.get(..size_of::<Header>()).map(bytemuck::pod_read_unaligned::<Header>);
-            if header.is_some_and(|header| (header.magic, header.kind) == (wire::MAGIC, wire::kind::HELLO)) {
+        for index in 0..messages {
+            let message = leader.incoming.message(index);
+            let (remote, port) = (message.remote, message.port);
+            for datagram in message.datagrams() {
+                taken.datagrams += 1;
+                if port != wire::PORT {
+                    status.reject(DataReject::Source);
+                    continue;
+                }
+                if !is_hello(datagram) {
+                    intake.take_in(address_bytes(local), address_bytes(remote), datagram);
+                    continue;
+                }
                 // Anybody can send these. Strangers must neither keep the control thread busy nor use up what peers need.
                 let remote_bytes = address_bytes(remote);
-                let known = self.routes.iter().flatten().any(|route| route.data.remote == remote_bytes);
+                let known = routes.iter().flatten().any(|route| route.data.remote == remote_bytes);
                 let allowance = if known { &mut leader.known_hellos } else { &mut leader.strange_hellos };
                 if !allowance.take(sys::boottime()) {
                     status.lose(Loss::HelloTooMany, 1);
                     continue;
                 }
-                match hello(local, remote, bytes).map(|hello| leader.hellos.push(hello).is_ok()) {
+                match hello(local, remote, datagram).map(|hello| leader.hellos.push(hello).is_ok()) {
                     Some(true) => hellos += 1,
                     Some(false) => status.lose(Loss::HelloQueueFull, 1),
                     None => status.lose(Loss::HelloTooLong, 1),
                 }
-                continue;
             }
-            let (local, remote) = (address_bytes(local), address_bytes(remote));
-            take_in(&self.tap, &mut self.plane, status, &mut self.probes, local, remote, bytes);
         }
+        intake.finish();
         if hellos > 0 {
-            sys::wake(self.shared.control.as_fd());
+            sys::wake(shared.control.as_fd());
         }
         self.answer_probes();
-        received
+        taken
     }
 
     /// Takes up to a batch of frames from an AF_XDP socket.
     pub(super) fn carry_in_frames(&mut self, index: usize) {
-        let Self { bypass, shared, status, plane, tap, probes, .. } = self;
+        let Self { bypass, shared, status, plane, tap, probes, merger, .. } = self;
         let Some(owned) = bypass.ports.get_mut(index) else {
             return;
         };
         let mut authentic = 0;
         let mut frames = 0;
+        let mut intake = Intake { tap, plane, status, probes, merger };
         owned.port.receive(|packet| {
             let Some((addresses, datagram)) = headers::open(packet, shared.cluster_id) else {
                 status.reject(DataReject::Malformed);
                 return;
             };
-            let (local, remote) = (*addresses.destination(), *addresses.source());
-            match take_in(tap, plane, status, probes, local, remote, datagram) {
-                Taken::Frame => (authentic, frames) = (authentic + 1, frames + 1),
-                Taken::Probe => authentic += 1,
-                Taken::Nothing => {}
+            match intake.take_in(*addresses.destination(), *addresses.source(), datagram) {
+                Found::Frame => (authentic, frames) = (authentic + 1, frames + 1),
+                Found::Probe => authentic += 1,
+                Found::Nothing => {}
             }
         });
+        intake.finish();
         status.bypass_received.fetch_add(frames, Ordering::Relaxed);
         shared.board.line(owned.interface).arrivals.fetch_add(authentic, Ordering::Relaxed);
         self.answer_probes();
@@ -126,44 +142,68 @@ impl Worker {
 }
 
 /// What a datagram turned out to be.
-enum Taken {
+enum Found {
     Frame,
     Probe,
     Nothing,
 }
 
-/// Opens a datagram: a frame goes to `netft0`, a probe to those to be answered.
-fn take_in(
-    tap: &File,
-    plane: &mut DataPlane,
-    status: &Status,
-    probes: &mut Vec<Arrived>,
-    local: [u8; 16],
-    remote: [u8; 16],
-    datagram: &[u8],
-) -> Taken {
-    match plane.open(local, remote, datagram) {
-        Ok(Opened { message: Message::Frame(frame), .. }) => {
-            match (&mut &*tap).write(frame) {
-                Ok(length) => {
-                    status.frames_received.fetch_add(1, Ordering::Relaxed);
-                    status.bytes_received.fetch_add(length as u64, Ordering::Relaxed);
+/// Where datagrams go, while a batch of them is looked at.
+struct Intake<'a> {
+    tap: &'a File,
+    plane: &'a mut DataPlane,
+    status: &'a Status,
+    probes: &'a mut Vec<Arrived>,
+    merger: &'a mut Merger,
+}
+
+impl Intake<'_> {
+    /// Opens a datagram: a frame goes to `netft0`, a probe to those to be answered.
+    fn take_in(&mut self, local: [u8; 16], remote: [u8; 16], datagram: &mut [u8]) -> Found {
+        let Self { tap, plane, status, probes, merger } = self;
+        match plane.open(local, remote, datagram) {
+            Ok(Opened { message: Message::Frame(frame, checksum), .. }) => {
+                if merger.push(frame, checksum, |packet| put(tap, status, packet)).is_err() {
+                    status.reject(DataReject::Malformed);
                 }
-                Err(_) => status.lose(Loss::AdapterRefused, 1),
+                Found::Frame
             }
-            Taken::Frame
-        }
-        Ok(Opened { message: Message::Probe(probe), peer, slot }) => {
-            if let Some(slot) = slot.filter(|_| probes.len() < probes.capacity()) {
-                probes.push(Arrived { local, remote, peer, slot, probe });
+            Ok(Opened { message: Message::Probe(probe), peer, slot }) => {
+                if let Some(slot) = slot.filter(|_| probes.len() < probes.capacity()) {
+                    probes.push(Arrived { local, remote, peer, slot, probe });
+                }
+                Found::Probe
             }
-            Taken::Probe
-        }
-        Err(reject) => {
-            status.reject(reject);
-            Taken::Nothing
+            Err(reject) => {
+                status.reject(reject);
+                Found::Nothing
+            }
         }
     }
+
+    /// No more datagrams are at hand.
+    fn finish(self) {
+        let Self { tap, status, merger, .. } = self;
+        merger.flush(|packet| put(tap, status, packet));
+    }
+}
+
+/// Writes a packet into `netft0`.
+fn put(mut tap: &File, status: &Status, packet: Packet<'_>) {
+    let parts = [bytemuck::bytes_of(&packet.header), packet.bytes].map(IoSlice::new);
+    match tap.write_vectored(&parts) {
+        // All or nothing: there are no parts of packets.
+        Ok(1..) => {
+            status.frames_received.fetch_add(packet.frames as u64, Ordering::Relaxed);
+            status.bytes_received.fetch_add(packet.frame_bytes() as u64, Ordering::Relaxed);
+        }
+        _ => status.lose(Loss::AdapterRefused, packet.frames),
+    }
+}
+
+fn is_hello(datagram: &[u8]) -> bool {
+    let header = datagram.get(..size_of::<Header>()).map(bytemuck::pod_read_unaligned::<Header>);
+    header.is_some_and(|header| (header.magic, header.kind) == (wire::MAGIC, wire::kind::HELLO))
 }
 
 fn hello(local: IpAddr, remote: IpAddr, payload: &[u8]) -> Option<HelloFrame> {

@@ -1,6 +1,11 @@
 //! The data threads: carry frames between `netft0` and the UDP or AF_XDP sockets, and hand hellos to the control thread.
 //! They never wait for the control thread, and allocate nothing per frame.
 //!
+//! `netft0` gives and takes super-packets, which are cut into frames on their way out and merged on their way in. Each
+//! frame gets its route and is sealed in one place (`outgoing`, `enqueue`), into a *run* (`runs`), from which the kernel's UDP
+//! socket takes many in one call, or straight into an AF_XDP socket's memory. What arrives is opened in one place
+//! (`incoming`, `take_in`).
+//!
 //! Thread q owns queue q of `netft0` and, of every interface that has so many queues, the AF_XDP socket of queue q; what is
 //! beyond the last thread goes round. So nothing on a frame's way is shared but the session's numbering and window. The
 //! first thread, the leader, also has the UDP sockets, and finds out which AF_XDP sockets work. Threads are added as
@@ -13,6 +18,7 @@ mod gates;
 mod incoming;
 mod outgoing;
 mod prover;
+mod runs;
 mod worker;
 
 use super::AbortOnPanic;
@@ -25,6 +31,7 @@ pub use counters::Status;
 use netft_common::map::{DataPath, Steering};
 use netft_common::wire;
 use netft_core::data::{DataKeys, DataPlane, DataRoute, HEADROOM, Session};
+use netft_core::offload::Datagrams;
 use netft_core::types::{InterfaceNumber, Nanos, NodeId, Slot};
 use rtrb::{Consumer, Producer};
 use std::collections::BTreeMap;
@@ -154,6 +161,8 @@ pub struct Setup {
     pub cluster_id: u32,
     /// The adapter's first queue.
     pub tap: Arc<File>,
+    /// Whether it takes merged datagrams of UDP.
+    pub datagrams: Datagrams,
     /// The maps.
     pub maps: Arc<SharedMaps>,
     /// Sealing and opening.
@@ -169,6 +178,7 @@ impl Data {
         let board = Arc::new(Board::default());
         let shared = Shared {
             cluster_id: setup.cluster_id,
+            datagrams: setup.datagrams,
             maps: setup.maps,
             board: Arc::clone(&board),
             control: setup.control,
@@ -357,6 +367,7 @@ impl Thread {
 #[derive(Clone, Debug)]
 struct Shared {
     cluster_id: u32,
+    datagrams: Datagrams,
     maps: Arc<SharedMaps>,
     board: Arc<Board>,
     control: Arc<OwnedFd>,

@@ -3,15 +3,17 @@
 use super::bypass::{self, Bypass, Solicitation};
 use super::counters::Status;
 use super::gates::{self, Looks};
-use super::incoming::Arrived;
-use super::outgoing::Outgoing;
+use super::incoming::{Arrived, Taken};
+use super::outgoing::READ;
 use super::prover::By;
-use super::{BUFFER, Command, HelloFrame, MAX_FRAME, Route, Shared, Socket};
+use super::runs::Runs;
+use super::{Command, HelloFrame, Route, Shared, Socket};
 use crate::sys;
-use crate::sys::socket::{BATCH, Batch, Neighbour, send_to};
+use crate::sys::socket::{BATCH, Batch, MAX_MESSAGE, Neighbour, send_to};
 use netft_common::map::MAX_SLOTS;
 use netft_core::bucket::Bucket;
 use netft_core::data::{DataPlane, FrameTable, Probe};
+use netft_core::offload::Merger;
 use netft_core::types::{InterfaceNumber, Nanos, address_bytes};
 use rtrb::{Consumer, Producer};
 use std::fs::File;
@@ -34,7 +36,8 @@ pub(super) struct Worker {
     pub(super) frames: FrameTable,
     pub(super) routes: Box<[Option<Route>]>,
     pub(super) bypass: Bypass,
-    pub(super) outgoing: Outgoing,
+    pub(super) runs: Runs,
+    pub(super) merger: Merger,
     /// Probes that arrived in the batch that is being looked at.
     pub(super) probes: Vec<Arrived>,
     /// What only the leader has.
@@ -66,7 +69,7 @@ impl Leader {
     pub(super) fn new(hellos: Producer<HelloFrame>) -> Self {
         Self {
             sockets: Vec::new(),
-            incoming: Batch::new(BUFFER),
+            incoming: Batch::new(MAX_MESSAGE),
             looks: Looks::new(),
             hellos,
             known_hellos: Bucket::new(sys::boottime(), 1024, 500_000),
@@ -94,11 +97,12 @@ impl Worker {
             tap,
             plane,
             bypass: Bypass::new(Arc::clone(&shared.maps), Arc::clone(&shared.board)),
+            merger: Merger::new(shared.datagrams),
             shared,
             status,
             frames: FrameTable::default(),
             routes: (0..MAX_SLOTS).map(|_| None).collect(),
-            outgoing: Outgoing::new(),
+            runs: Runs::new(),
             probes: Vec::with_capacity(crate::engine::xsk::port::BATCH.max(BATCH)),
             leader,
             commands,
@@ -110,8 +114,8 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut fds = Vec::new();
         self.watch(&mut fds);
-        // The frame that is being read; one more buffer than the batch has, so that a full batch can go first.
-        let mut frame = vec![0u8; MAX_FRAME].into_boxed_slice();
+        // The packet that is being read.
+        let mut packet = vec![0u8; READ].into_boxed_slice();
         while !self.shared.board.stop.load(Ordering::Acquire) {
             let now = sys::boottime();
             let mut timeout_ns = self.bypass.due_ns(now).map(|due_ns| due_ns.saturating_sub(now));
@@ -140,14 +144,14 @@ impl Worker {
                 self.shared.board.adapter_lost.store(true, Ordering::Release);
                 sys::wake(self.shared.control.as_fd());
             } else if fds[TAP].revents != 0 {
-                self.carry_out_frames(&mut frame);
+                self.carry_out_frames(&mut packet);
             }
             let (sockets, ports) = fds[SOCKETS..].split_at(self.sockets().len());
             for (index, fd) in sockets.iter().enumerate() {
-                let taken = if fd.revents != 0 { self.carry_in_datagrams(index) } else { 0 };
+                let taken = if fd.revents != 0 { self.carry_in_datagrams(index) } else { Taken::default() };
                 if let Some(leader) = &mut self.leader {
                     let gate = leader.sockets.get(index).and_then(|listening| listening.gate);
-                    leader.looks.looked(gate, taken as u64, taken < BATCH);
+                    leader.looks.looked(gate, taken.datagrams, taken.messages < BATCH);
                 }
             }
             if let Some(leader) = &mut self.leader {
@@ -203,6 +207,7 @@ impl Worker {
                             listening.gate = Some(gates::gate(route.interface, local));
                         }
                     }
+                    self.runs.forget(slot);
                     self.routes[slot.index()] = Some(*route);
                 }
                 Command::RemoveRoute(slot) => self.routes[slot.index()] = None,

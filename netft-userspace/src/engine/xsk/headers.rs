@@ -3,6 +3,7 @@
 use netft_common::heartbeat::Addresses;
 use netft_common::packet::{Class, classify};
 use netft_common::wire::{PORT, TRAFFIC_CLASS};
+use netft_core::offload::{complement, sum};
 use netft_core::types::address_from_bytes;
 use std::net::IpAddr;
 
@@ -102,34 +103,16 @@ impl Headers {
 /// Between whom a received data message travelled, and the message. XDP has looked at it already, but what it looked at
 /// was written by strangers. Checksums are not looked at: the tag covers what matters of them, and frames from a local
 /// stack come with partial ones.
-pub fn open(packet: &[u8], cluster_id: u32) -> Option<(Addresses, &[u8])> {
+pub fn open(packet: &mut [u8], cluster_id: u32) -> Option<(Addresses, &mut [u8])> {
     let Class::Data(frame) = classify(packet, cluster_id) else { return None };
     let udp_len = packet.get(frame.message - 4..frame.message - 2)?;
     let length = usize::from(u16::from_be_bytes([udp_len[0], udp_len[1]])).checked_sub(UDP)?;
-    Some((frame.addresses(packet)?, packet.get(frame.message..frame.message + length)?))
-}
-
-/// Sum of 16-bit words, an odd byte padded with 0. In the other byte order, which makes no difference as long as all
-/// words are (RFC 1071, section 2B), and by 32 bits at a time: carries collect in the upper half.
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    let sum: u64 = words.iter().map(|word| u64::from(u32::from_le_bytes(*word))).sum();
-    sum + u64::from(u32::from_le_bytes(last))
+    Some((frame.addresses(packet)?, packet.get_mut(frame.message..frame.message + length)?))
 }
 
 /// A number as [`sum`] would find it on the wire.
 fn word(number: u16) -> u64 {
     u16::from_le_bytes(number.to_be_bytes()).into()
-}
-
-/// The complement of a sum folded to 16 bits.
-fn complement(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -190,13 +173,13 @@ mod tests {
             for length in [0usize, 1, 2, 3, 60, 61, 1400, 1401] {
                 let rest: Vec<u8> = (0..length).map(|i| (i * 7 + 3).to_le_bytes()[0]).collect();
                 let message = message(&rest);
-                let packet = packet(&headers, &message);
-                let (addresses, found) = open(&packet, CLUSTER).unwrap();
+                let mut packet = packet(&headers, &message);
+                let (addresses, found) = open(&mut packet, CLUSTER).unwrap();
                 assert_eq!((addresses.source(), addresses.destination()), (&local, &remote));
                 assert_eq!(found, message);
                 // Ethernet padding is no part of it.
-                let padded = [&packet[..], &[0; 9]].concat();
-                assert_eq!(open(&padded, CLUSTER).unwrap().1, message);
+                let mut padded = [&packet[..], &[0; 9]].concat();
+                assert_eq!(open(&mut padded, CLUSTER).unwrap().1, message);
                 let ip = if v4 { 20 } else { 40 };
                 let udp = &packet[14 + ip..];
                 let pseudo = if v4 { &packet[26..34] } else { &packet[22..54] };
@@ -227,14 +210,14 @@ mod tests {
     fn lengths_that_lie_are_refused() {
         for v4 in [true, false] {
             let (headers, ..) = headers(v4);
-            let packet = packet(&headers, &message(b"frame"));
+            let mut packet = packet(&headers, &message(b"frame"));
             for length in 0..packet.len() {
-                assert_eq!(open(&packet[..length], CLUSTER), None, "{length}");
+                assert_eq!(open(&mut packet[..length], CLUSTER), None, "{length}");
             }
-            assert_eq!(open(&packet, CLUSTER + 1), None);
+            assert_eq!(open(&mut packet, CLUSTER + 1), None);
             let mut longer = packet.clone();
             longer[headers.len() - 3] += 1;
-            assert_eq!(open(&longer, CLUSTER), None);
+            assert_eq!(open(&mut longer, CLUSTER), None);
         }
         let (headers, ..) = headers(true);
         assert_eq!(headers.write(&mut [0; 30]), None);

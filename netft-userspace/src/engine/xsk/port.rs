@@ -9,8 +9,10 @@ pub trait Rings {
     fn fill(&mut self, frames: &[Frame]) -> usize;
     /// Takes up to [`BATCH`] received frames; [`Rings::received`] names them until the next call.
     fn receive(&mut self) -> usize;
-    /// Received frame `index`: its buffer, and what is in it. `None` if the kernel named none of ours.
-    fn received(&self, index: usize) -> Option<(Frame, &[u8])>;
+    /// The buffer of received frame `index`. `None` if the kernel named none of ours.
+    fn received(&self, index: usize) -> Option<Frame>;
+    /// Lets `read` see, and change, received frame `index`, whose buffer is one of ours.
+    fn read<T>(&mut self, index: usize, read: impl FnOnce(&mut [u8]) -> T) -> T;
     /// Lets `write` put something into a buffer.
     fn write<T>(&mut self, frame: Frame, write: impl FnOnce(&mut [u8]) -> T) -> T;
     /// Hands the first `length` bytes of a buffer to the kernel to send; `false` if the ring is full.
@@ -42,27 +44,29 @@ pub struct Port<R> {
     /// Buffers that should be with the kernel to receive into.
     fill_target: u32,
     unsent: bool,
+    /// Frames since the last flush.
+    queued: usize,
 }
 
 impl<R: Rings> Port<R> {
     /// `total` buffers, of which `fill_target` are for receiving. Fills the fill ring.
     pub fn new(rings: R, total: u32, fill_target: u32) -> Self {
-        let mut this = Self { rings, frames: Frames::new(total), fill_target, unsent: false };
+        let mut this = Self { rings, frames: Frames::new(total), fill_target, unsent: false, queued: 0 };
         this.refill();
         this
     }
 
     /// Gives each received frame to `each`, at most [`BATCH`] of them, and its buffer back to the kernel. Says how many.
-    pub fn receive(&mut self, mut each: impl FnMut(&[u8])) -> usize {
+    pub fn receive(&mut self, mut each: impl FnMut(&mut [u8])) -> usize {
         let received = self.rings.receive();
         for index in 0..received {
-            let Some((frame, bytes)) = self.rings.received(index) else {
+            let Some(frame) = self.rings.received(index) else {
                 // Counted as one that we don't have.
                 let _ = self.frames.give_back(Frame::MAX, Place::Fill);
                 continue;
             };
             if self.frames.give_back(frame, Place::Fill) {
-                each(bytes);
+                self.rings.read(index, &mut each);
                 self.frames.put(frame, Place::Free);
             }
         }
@@ -81,11 +85,13 @@ impl<R: Rings> Port<R> {
         let sent = length.map(|length| self.rings.transmit(frame, length));
         self.frames.put(frame, if sent == Some(true) { Place::Transmit } else { Place::Free });
         self.unsent |= sent == Some(true);
+        self.queued += usize::from(sent == Some(true));
         if sent == Some(false) { Err(Full) } else { Ok(()) }
     }
 
     /// Has everything queued sent.
     pub fn flush(&mut self) {
+        self.queued = 0;
         if !self.unsent {
             return;
         }
@@ -106,6 +112,11 @@ impl<R: Rings> Port<R> {
     /// Whether frames are queued that the kernel hasn't taken.
     pub fn is_unsent(&self) -> bool {
         self.unsent
+    }
+
+    /// Frames that were queued since the last [`Self::flush`].
+    pub fn queued(&self) -> usize {
+        self.queued
     }
 
     /// Where the buffers are.

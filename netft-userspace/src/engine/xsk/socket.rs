@@ -241,12 +241,14 @@ impl Rings for XskRings {
         unsafe { self.receive.consume(&mut self.received) }
     }
 
-    fn received(&self, index: usize) -> Option<(Frame, &[u8])> {
-        let descriptor = self.received.get(index)?;
-        let frame = self.frame_of(descriptor)?;
-        // SAFETY: `frame_of` says that the bytes are inside one of our buffers. The kernel has given it back; whoever
-        // borrows the bytes borrows `self`, so it can't be given away meanwhile.
-        Some((frame, unsafe { self.umem.data(descriptor) }.contents()))
+    fn received(&self, index: usize) -> Option<Frame> {
+        self.frame_of(self.received.get(index)?)
+    }
+
+    fn read<T>(&mut self, index: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
+        // SAFETY: Port asks only for what `received` has named: bytes inside one of our buffers, which the kernel has given
+        // back. `&mut self` excludes another borrow.
+        read(unsafe { self.umem.data_mut(&mut self.received[index]) }.contents_mut())
     }
 
     fn write<T>(&mut self, frame: Frame, write: impl FnOnce(&mut [u8]) -> T) -> T {

@@ -5,7 +5,7 @@ use crate::bench::reply::pin;
 use crate::cluster;
 use crate::lab::Lab;
 use anyhow::{Context, Result, anyhow};
-use netft_userspace::sys::socket::{BATCH, Batch, SocketAddress, send_batch};
+use netft_userspace::sys::socket::{BATCH, Batch, Run, SocketAddress, send_runs};
 use netft_userspace::sys::{poll, poll_in, thread_id};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::net::{IpAddr, UdpSocket};
@@ -153,8 +153,8 @@ impl Stream {
                     continue;
                 }
             }
-            let batch = std::iter::repeat_n((&payload[..], &self.to), BATCH);
-            let (sent, error) = send_batch(self.sender.as_fd(), batch);
+            let one = Run { bytes: &payload, segment: u16::MAX, remote: &self.to };
+            let (sent, error) = send_runs(self.sender.as_fd(), std::iter::repeat_n(one, BATCH));
             counts.sent += sent as u64;
             // A full send buffer: the next call finds room or counts again.
             counts.refused += u64::from(error.is_some());
@@ -192,7 +192,8 @@ fn receive(socket: &UdpSocket, shared: &Shared) -> Result<()> {
         poll(&mut [poll_in(socket.as_fd())], Some(NAP_NS)).context("waiting for frames")?;
         let turn = shared.turn.load(Ordering::Acquire).to_le_bytes();
         while let Ok(received) = batch.receive(socket.as_fd()) {
-            let of_turn = (0..received).filter(|index| batch.datagram(*index).2.starts_with(&turn)).count();
+            let of_turn =
+                (0..received).filter(|index| batch.message(*index).bytes.starts_with(&turn)).count();
             shared.arrived.fetch_add(of_turn as u64, Ordering::AcqRel);
             if received < BATCH {
                 break;
