@@ -9,6 +9,7 @@ mod reply;
 mod scale;
 mod sim;
 mod stats;
+mod traffic;
 
 use crate::lab;
 use crate::test::workspace_root;
@@ -37,6 +38,8 @@ enum Bench {
     Scale(Options),
     /// Clusters in virtual time: thousands of seeds, hundreds of hours, no property broken.
     Sim(Options),
+    /// TCP and request latency over `netft0`, beside the bare cable, VXLAN and a tunnel in userspace.
+    Traffic(Options),
 }
 
 /// Options that every measurement has.
@@ -100,6 +103,7 @@ pub fn run(args: Args) -> Result<()> {
         Bench::Reply(options) => run_parts("reply", &options, reply::PARTS, Ground::Lab),
         Bench::Scale(options) => run_parts("scale", &options, scale::PARTS, Ground::Lab),
         Bench::Sim(options) => run_parts("sim", &options, sim::PARTS, Ground::Nothing),
+        Bench::Traffic(options) => run_parts("traffic", &options, traffic::PARTS, Ground::Lab),
     }
 }
 

@@ -185,9 +185,8 @@ mod tests {
         let mut runs = Runs::new();
         for _ in 0..BATCH {
             assert!(runs.room(1000).is_some());
-            // Each ends the run before it.
-            let length = 1000 + runs.used % 7 + runs.waiting.len();
-            runs.add(Slot::new(1).unwrap(), length);
+            // Longer than the one before, so it begins a run.
+            runs.add(Slot::new(1).unwrap(), 1000 + runs.waiting.len());
         }
         assert!(runs.room(1).is_none());
         let mut runs = Runs::new();

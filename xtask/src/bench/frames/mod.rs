@@ -7,7 +7,7 @@
 mod cpu;
 mod profile;
 mod stream;
-mod switch;
+pub(super) mod switch;
 mod tally;
 
 use super::detect::bed::Bed;

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A value of `datapath.path`, and what must come of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Path {
+pub(in crate::bench) struct Path {
     pub name: &'static str,
     pub way: DataWay,
 }
@@ -27,7 +27,7 @@ pub(super) const PATHS: [Path; 3] = [
 ];
 
 /// Has all nodes use `path`; returns when data goes that way everywhere and all routes are up.
-pub(super) fn switch(lab: &Lab, path: Path) -> Result<()> {
+pub(in crate::bench) fn switch(lab: &Lab, path: Path) -> Result<()> {
     for node in cluster::nodes(lab) {
         let file = lab.folder(&node)?.join("netft.toml");
         let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
