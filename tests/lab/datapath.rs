@@ -23,7 +23,7 @@ fn paths(lab: &Lab, node: &str) -> Vec<PathReport> {
 }
 
 /// Waits until data goes `way` on every interface of every node.
-fn everywhere(lab: &Lab, way: DataWay) {
+pub fn everywhere(lab: &Lab, way: DataWay) {
     let deadline = std::time::Instant::now() + PATIENCE;
     let agrees = |path: &PathReport| (path.receive, path.transmit) == (way, way);
     while !nodes(lab).iter().all(|node| paths(lab, node).iter().all(agrees)) {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "in tests and their helpers, what fails fails the test")]
 
 mod adapter;
+mod bulk;
 mod cluster;
 mod datapath;
 mod failover;

@@ -131,7 +131,7 @@ fn findings(rows: &[Row], form: Form) -> Findings {
             ));
         };
         for &level in Level::MEASURED {
-            at_least(1.0 / TIMES_TUNNEL, Carrier::Tunnel, netft(NetftPath::Xdp, level));
+            at_least(TIMES_TUNNEL, netft(NetftPath::Xdp, level), Carrier::Tunnel);
             if level == Level::Clear {
                 at_least(OF_VXLAN, netft(NetftPath::Socket, level), Carrier::VxlanBesideXdp);
             } else if Level::MEASURED.contains(&Level::Clear) {
