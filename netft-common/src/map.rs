@@ -154,7 +154,8 @@ pub struct SlotState {
     pub peer_flags: AtomicU64,
     /// Engine: sequence of the next leg 1, so that a restarted engine goes on above what the peer accepted.
     pub next_sequence: AtomicU64,
-    /// Engine: bit 0 = the route was up when last judged, so that a restarted engine takes it over as it was.
+    /// Engine: the route's [`Standing`], so that a restarted engine takes it over as it was, and data threads know what
+    /// has to be sent again.
     pub engine_flags: AtomicU64,
 }
 
@@ -191,6 +192,45 @@ impl SlotState {
             next_sequence,
             engine_flags,
         ]
+    }
+}
+
+/// How a route stands, packed into one 8-byte word ([`SlotState::engine_flags`]). Times lose their lowest bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Down. Of what was sent over it, only what left before this moment (boottime; 0 = nothing) is known to have had a
+    /// path: then the newest heartbeat was sent that had completed at the verdict.
+    Down {
+        /// That moment.
+        covered_ns: u64,
+    },
+    /// Up.
+    Up {
+        /// Since then, boottime.
+        since_ns: u64,
+    },
+}
+
+impl Standing {
+    /// The word as stored.
+    pub const fn to_word(self) -> u64 {
+        match self {
+            Self::Down { covered_ns } => covered_ns & !1,
+            Self::Up { since_ns } => since_ns | 1,
+        }
+    }
+
+    /// From the word as stored.
+    pub const fn from_word(word: u64) -> Self {
+        match word & 1 {
+            0 => Self::Down { covered_ns: word },
+            _ => Self::Up { since_ns: word & !1 },
+        }
+    }
+
+    /// Whether it is up.
+    pub const fn is_up(self) -> bool {
+        matches!(self, Self::Up { .. })
     }
 }
 

@@ -200,11 +200,34 @@ impl DataPlane {
         checksum: Checksum,
         datagram: &mut [u8],
     ) -> Result<(), NoSession> {
+        let sequence = self.number(peer, 1)?;
+        self.seal_numbered(peer, route, sequence, checksum, datagram)
+    }
+
+    /// Reserves sequences for so many frames to a peer; returns the first.
+    pub fn number(&mut self, peer: NodeId, frames: usize) -> Result<u64, NoSession> {
+        let session = self.connected(peer.get()).ok_or(NoSession(peer))?;
+        // Nobody sends 2^64 frames.
+        let sequence = session.next_sequence.fetch_add(frames as u64, Relaxed);
+        self.high_water.fetch_max(sequence + frames as u64, Relaxed);
+        Ok(sequence)
+    }
+
+    /// Seals a frame with a sequence that [`Self::number`] gave it: over as many routes as wanted, and again over the same
+    /// one with the same content. The receiver takes one of them.
+    pub fn seal_numbered(
+        &mut self,
+        peer: NodeId,
+        route: &DataRoute,
+        sequence: u64,
+        checksum: Checksum,
+        datagram: &mut [u8],
+    ) -> Result<(), NoSession> {
         let flags = match checksum {
             Checksum::Complete => 0,
             Checksum::Partial => flags::PARTIAL_CHECKSUM,
         };
-        self.seal_as(kind::DATA, flags, peer, route, datagram)
+        self.seal_as(kind::DATA, flags, peer, route, sequence, datagram)
     }
 
     /// A sealed probe.
@@ -220,7 +243,8 @@ impl DataPlane {
         };
         let mut datagram = [0; HEADROOM + PROBE_LEN];
         datagram[HEADROOM..].copy_from_slice(&number.to_le_bytes());
-        self.seal_as(kind::PROBE, flags, peer, route, &mut datagram)?;
+        let sequence = self.number(peer, 1)?;
+        self.seal_as(kind::PROBE, flags, peer, route, sequence, &mut datagram)?;
         Ok(datagram)
     }
 
@@ -230,13 +254,11 @@ impl DataPlane {
         flags: u16,
         peer: NodeId,
         route: &DataRoute,
+        sequence: u64,
         datagram: &mut [u8],
     ) -> Result<(), NoSession> {
         let session = self.connected(peer.get()).ok_or(NoSession(peer))?;
         let (head, frame) = datagram.split_first_chunk_mut::<HEADROOM>().ok_or(NoSession(peer))?;
-        // Nobody sends 2^64 frames.
-        let sequence = session.next_sequence.fetch_add(1, Relaxed);
-        self.high_water.fetch_max(sequence, Relaxed);
         let header = Header {
             magic: wire::MAGIC,
             version: wire::VERSION,
@@ -463,6 +485,24 @@ mod tests {
             assert_eq!(open(&mut b, &datagram).unwrap().message, Message::Probe(probe));
             assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_sealed_for_another_route_as_well_is_the_same_frame() {
+        let (mut a, mut b) = ends(0, 0);
+        let other = DataRoute { remote: [9; 16], remote_slot: 4, ..ROUTE };
+        let first = a.number(node(2), 2).unwrap();
+        let mut seal = |route: &DataRoute, sequence| {
+            let mut datagram = [0; HEADROOM + 1];
+            a.seal_numbered(node(2), route, sequence, Checksum::Complete, &mut datagram).unwrap();
+            datagram
+        };
+        let (one, again, two) = (seal(&ROUTE, first), seal(&other, first), seal(&ROUTE, first + 1));
+        assert!(b.open(other.remote, other.local, &again).is_ok());
+        assert_eq!(open(&mut b, &one), Err(DataReject::Replay));
+        assert!(open(&mut b, &two).is_ok());
+        assert!(open(&mut b, &sealed(&mut a, b"next")).is_ok(), "a reserved sequence is nobody else's");
+        assert!(a.high_water() >= first + 2);
     }
 
     #[test]

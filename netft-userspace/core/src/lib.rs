@@ -5,6 +5,7 @@
 //!
 //! - [`detect`]: is a route up? Which one is active? Runs on the detection thread, allocates nothing after start.
 //! - [`membership`]: who are the peers, which endpoints, networks and routes exist? Runs on the control thread.
+//! - [`carry`]: which routes a frame takes, and what is sent again when one dies. Runs on the data thread.
 //! - [`data`]: one frame of cluster traffic, sealed and opened. Runs on the data thread.
 //! - [`offload`]: many frames that cross the adapter in one call, cut and merged. Runs on the data thread.
 //! - [`keys`], [`adapter`], [`networks`], [`window`], [`bucket`]: what these need.
@@ -12,6 +13,7 @@
 
 pub mod adapter;
 pub mod bucket;
+pub mod carry;
 pub mod data;
 pub mod detect;
 pub mod keys;

@@ -14,6 +14,9 @@ pub type Nanos = u64;
 pub struct NodeId(u16);
 
 impl NodeId {
+    /// Node 1.
+    pub const LOWEST: Self = Self(1);
+
     /// `None` unless 1..=255.
     pub fn new(id: u16) -> Option<Self> {
         (1..=255).contains(&id).then_some(Self(id))

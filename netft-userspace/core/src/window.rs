@@ -1,7 +1,8 @@
 //! Anti-replay window for data: which sequences were seen, without remembering each (RFC 6479's ring of words).
 
-/// Words in the ring; a power of two.
-const WORDS: usize = 128;
+/// Words in the ring; a power of two. What a sender keeps ([`crate::carry::Keep`]) and sends again when a route dies may be
+/// thousands of frames behind what its other threads send meanwhile.
+const WORDS: usize = 1024;
 /// How far behind the highest sequence one may be and still be told from a replay.
 pub const WINDOW: u64 = (WORDS as u64 - 1) * 64;
 

@@ -267,7 +267,7 @@ impl Detector {
             let first = route.record(now, RouteState::Down);
             self.events.push(DetectorEvent::Route(first));
         }
-        self.stores.set_flags(setup.slot, u64::from(route.is_up()));
+        self.stores.set_standing(setup.slot, route.standing());
         self.routes[index] = Some(route);
         self.slots_end = self.slots_end.max(index + 1);
         self.touch(index);
@@ -293,7 +293,6 @@ impl Detector {
             link = &mut next.next_of_peer;
         }
         self.due.set(index, Nanos::MAX);
-        self.stores.set_flags(slot, 0);
         self.watched -= 1;
         self.spread();
         self.note_timings();
@@ -467,7 +466,7 @@ impl Detector {
         let stalled_ns = self.receiving.stalled_ns(route.evidence_ns());
         if let Some(record) = route.enter(now, state, reason, &self.config.damping) {
             let record = RouteRecord { stalled_ns, ..record };
-            self.stores.set_flags(record.slot, u64::from(route.is_up()));
+            self.stores.set_standing(record.slot, route.standing());
             if !broken(Sabotage::LosesEvents) || record.completed.is_multiple_of(2) {
                 self.events.push(DetectorEvent::Route(record));
             }

@@ -186,7 +186,7 @@ pub enum StoreCommand {
     Active(NodeId, u64),
     /// The dead-interfaces word.
     DeadInterfaces(u64),
-    /// `SlotState::engine_flags` of a slot: bit 0 = up.
+    /// `SlotState::engine_flags` of a slot (`map::Standing::to_word`).
     RouteFlags(Slot, u64),
 }
 

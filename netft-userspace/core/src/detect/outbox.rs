@@ -3,7 +3,7 @@
 
 use super::{DetectorEvent, RouteRecord, StoreCommand};
 use crate::types::{Nanos, NodeId, NodeState, Slot};
-use netft_common::map::{MAX_NODES, MAX_SLOTS};
+use netft_common::map::{MAX_NODES, MAX_SLOTS, Standing};
 use std::collections::VecDeque;
 
 /// Events kept one by one; beyond, they merge per subject. Twice what the worst call can make: every route, and for
@@ -67,23 +67,24 @@ impl Stores {
         self.active_dirty.insert(index);
     }
 
-    pub(super) fn set_flags(&mut self, slot: Slot, flags: u64) {
-        self.flags[slot.index()] = flags;
+    pub(super) fn set_standing(&mut self, slot: Slot, standing: Standing) {
+        self.flags[slot.index()] = standing.to_word();
         self.flags_dirty.insert(slot.index());
     }
 
-    /// The dead NIC first (one store moves all its peers), then single peers, then what only a restart reads.
+    /// The dead NIC first (one store moves all its peers); then how routes stand, so that nobody who sees a peer moved
+    /// takes the route that it left for one that is up; then single peers.
     pub(super) fn pop(&mut self) -> Option<StoreCommand> {
         if let Some(bits) = self.dead_interfaces.take() {
             return Some(StoreCommand::DeadInterfaces(bits));
         }
-        if let Some(index) = self.active_dirty.pop() {
-            let peer = u16::try_from(index).ok().and_then(NodeId::new)?;
-            return Some(StoreCommand::Active(peer, self.active[index]));
+        if let Some(index) = self.flags_dirty.pop() {
+            let slot = u32::try_from(index).ok().and_then(Slot::new)?;
+            return Some(StoreCommand::RouteFlags(slot, self.flags[index]));
         }
-        let index = self.flags_dirty.pop()?;
-        let slot = u32::try_from(index).ok().and_then(Slot::new)?;
-        Some(StoreCommand::RouteFlags(slot, self.flags[index]))
+        let index = self.active_dirty.pop()?;
+        let peer = u16::try_from(index).ok().and_then(NodeId::new)?;
+        Some(StoreCommand::Active(peer, self.active[index]))
     }
 }
 

@@ -8,6 +8,7 @@ use super::pace::{early_ns, on_grid, phase_of};
 use super::sabotage::{Sabotage, broken};
 use super::{Adopted, Histogram, RouteRecord, RouteSetup, RouteView, SlotEvidence};
 use crate::types::{LinkState, Nanos, NodeId, RouteReason, RouteState, Slot};
+use netft_common::map::Standing;
 
 /// Leg 1s that carry one notice, so that it arrives although some are lost.
 const NOTICE_REPEATS: u32 = 32;
@@ -94,6 +95,9 @@ pub(super) struct Route {
     /// Leg 1s of other routes that still carry the notice about this one.
     notices_left: u32,
 
+    /// Send stamp of the newest heartbeat of ours that had completed when it went down; 0 = it never was up.
+    covered_ns: Nanos,
+
     /// How often it went down lately, and whether its history says already that it is held back for that.
     flaps: Flaps,
     hold_told: bool,
@@ -149,6 +153,7 @@ impl Route {
             postponed: 0,
             judged_ns: 0,
             notices_left: 0,
+            covered_ns: 0,
             flaps: Flaps::default(),
             hold_told: false,
         };
@@ -166,6 +171,14 @@ impl Route {
 
     pub(super) fn is_up(&self) -> bool {
         self.state == RouteState::Up
+    }
+
+    /// As transmitters must know it.
+    pub(super) fn standing(&self) -> Standing {
+        match self.state {
+            RouteState::Up => Standing::Up { since_ns: self.since_ns },
+            RouteState::Down | RouteState::AdminDown => Standing::Down { covered_ns: self.covered_ns },
+        }
     }
 
     /// Whether it would be up if it weren't damped.
@@ -433,6 +446,9 @@ impl Route {
         }
         self.hold_told = self.is_held_back();
         if old != state {
+            if old == RouteState::Up {
+                self.covered_ns = self.seen.completed_sent_ns;
+            }
             self.state = state;
             self.since_ns = now;
         }

@@ -3,10 +3,10 @@
 use super::rig::*;
 use crate::detect::{DetectorCommand, DetectorEvent, RouteSetup, StoreCommand};
 use crate::types::{LinkState, RouteReason, RouteState};
-use netft_common::map::{ActiveRoute, down_reason};
+use netft_common::map::{ActiveRoute, Standing, down_reason};
 
 #[test]
-fn a_dead_nic_moves_its_peers_with_one_store_and_only_then_their_words() {
+fn a_dead_nic_moves_its_peers_with_one_store_and_only_then_its_routes_and_their_words() {
     let mut rig = Rig::new(6);
     for peer in 2..5 {
         for network in 0..2 {
@@ -19,15 +19,17 @@ fn a_dead_nic_moves_its_peers_with_one_store_and_only_then_their_words() {
     rig.forget();
     rig.set_link(0, LinkState::NoCarrier);
     assert_eq!(rig.stores[0], StoreCommand::DeadInterfaces(1));
+    let is_down = |store: &StoreCommand| matches!(store, StoreCommand::RouteFlags(_, word) if !Standing::from_word(*word).is_up());
+    assert_eq!(rig.stores[1..4].iter().filter(|store| is_down(store)).count(), 3);
+    assert_eq!(rig.stores.len(), 7);
     for (position, peer) in (2..5).enumerate() {
-        let StoreCommand::Active(node_id, word) = rig.stores[1 + position] else {
+        let StoreCommand::Active(node_id, word) = rig.stores[4 + position] else {
             panic!("{:?}", rig.stores)
         };
         assert_eq!(node_id, node(peer));
         assert_eq!(u32::from(ActiveRoute::from_word(word).slot), u32::from(peer - 2) * 2 + 1);
         assert_eq!(ActiveRoute::from_word(word).backup, ActiveRoute::NONE);
     }
-    assert!(rig.stores[4..].iter().all(|store| matches!(store, StoreCommand::RouteFlags(_, 0))));
     assert_eq!(rig.records.len(), 3);
     assert!(rig.records.iter().all(|r| (r.new, r.reason) == (RouteState::Down, RouteReason::CarrierLost)));
     rig.forget();

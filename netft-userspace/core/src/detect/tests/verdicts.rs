@@ -3,7 +3,7 @@
 use super::rig::*;
 use crate::detect::{Adopted, DampingConfig, DetectorCommand, DetectorConfig, RouteSetup, StoreCommand};
 use crate::types::{LinkState, NodeState, RouteReason, RouteState, Timing};
-use netft_common::map::down_reason;
+use netft_common::map::{Standing, down_reason};
 use netft_common::wire::flags;
 
 #[test]
@@ -18,7 +18,13 @@ fn a_silent_cut_is_found_at_detection_time_plus_trip_after_the_newest_completed_
     assert_eq!(record.at_ns, newest_sent_ns + TIMING.detection_ns() + 2 * 20 * US + 1);
     assert_eq!((record.misses, record.threshold), (5, 5));
     assert_eq!(record.evidence_age_ns, record.at_ns - newest_sent_ns);
-    assert!(rig.stores.contains(&StoreCommand::RouteFlags(slot(0), 0)));
+    let standing = Standing::Down { covered_ns: newest_sent_ns };
+    assert!(rig.stores.contains(&StoreCommand::RouteFlags(slot(0), standing.to_word())));
+    // What completes afterwards proves nothing about what was lost before.
+    rig.forget();
+    rig.heal(0);
+    rig.run(2 * MS);
+    assert!(rig.stores.is_empty(), "{:?}", rig.stores);
 }
 
 #[test]
@@ -42,7 +48,8 @@ fn a_route_comes_up_after_a_run_of_complete_heartbeats() {
     let record = rig.run_until_record(20 * MS);
     assert_eq!((record.new, record.reason), (RouteState::Up, RouteReason::HeartbeatsComplete));
     assert_eq!(record.completed, 3);
-    assert!(rig.stores.contains(&StoreCommand::RouteFlags(slot(0), 1)));
+    let standing = Standing::Up { since_ns: record.at_ns };
+    assert!(rig.stores.contains(&StoreCommand::RouteFlags(slot(0), standing.to_word())));
 }
 
 #[test]
