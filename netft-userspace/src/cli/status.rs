@@ -62,6 +62,16 @@ pub(super) fn text(status: &Status) -> String {
             way(data.frames_received, data.bytes_received)
         ),
     );
+    line(
+        "policy",
+        format!(
+            "{}: {} frames sent twice, {} again, {} given up",
+            word(data.policy),
+            data.duplicated,
+            data.replayed,
+            data.keep_overflow + data.keep_expired
+        ),
+    );
     out.push('\n');
     out += &interfaces(status);
     // The first hello of a session is always unfresh: it brings the challenge that the next one answers.

@@ -113,6 +113,18 @@ pub const KEYS: &[Key] = &[
         "Memory for packets of all AF_XDP sockets together, 1MiB to 16GiB.",
     ),
     key(
+        "datapath.policy",
+        "\"failover\"",
+        Live,
+        "Which routes carry traffic to a peer: \"failover\" (the best), \"spread\" (near ones share it) or \"duplicate\" (two).",
+    ),
+    key(
+        "datapath.keep",
+        "\"16MiB\"",
+        Restart,
+        "Memory of each data thread for frames that are sent again if their route dies, 1MiB to 1GiB.",
+    ),
+    key(
         "network.*.match",
         "",
         Live,
@@ -182,7 +194,6 @@ pub(super) const LATER: &[(&str, &str)] = &[
     ("node.role", "witness nodes come with virtual IP addresses"),
     ("vip", "virtual IP addresses come in a later version"),
     ("metrics", "metrics come in a later version; `netft status --json` has the numbers"),
-    ("datapath.policy", "this version has the policy \"failover\""),
 ];
 
 /// Whether `path` is `pattern`, or lies above it (a table on the way to it).

@@ -216,6 +216,8 @@ impl Config {
         entries.push(("engine.timeout".into(), json!(format_duration(self.engine.timeout_ns))));
         entries.push(("datapath.path".into(), json!(self.datapath.path)));
         entries.push(("datapath.buffers".into(), json!(format_size(self.datapath.buffers))));
+        entries.push(("datapath.policy".into(), json!(self.datapath.policy)));
+        entries.push(("datapath.keep".into(), json!(format_size(self.datapath.keep))));
         for network in &self.networks {
             let name = &network.name;
             entries.push((format!("network.{name}.match"), json!(network.matches)));

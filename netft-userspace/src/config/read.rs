@@ -5,6 +5,7 @@ use super::units::{parse_duration, parse_size};
 use super::{Config, EngineConfig, Problem};
 use crate::engine::{DatapathOptions, PathWish, Wait};
 use netft_common::wire::{IFNAME_LEN, NAME_LEN};
+use netft_core::carry::Policy;
 use netft_core::detect::DampingConfig;
 use netft_core::membership::{NetworkOverride, PeerConfig, Role};
 use netft_core::types::{Nanos, NodeId, Timing};
@@ -19,7 +20,6 @@ const MS: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
 const DELAY_NS: RangeInclusive<Nanos> = 50_000..=10 * SECOND;
 const MIB: u64 = 1 << 20;
-const BUFFERS: RangeInclusive<u64> = MIB..=16 << 30;
 const THRESHOLD: RangeInclusive<u64> = 2..=1000;
 
 /// Everything in `text`, or everything wrong with it.
@@ -232,11 +232,11 @@ impl Reader<'_> {
             }
             ["datapath", "path"] => config.datapath.path = path(string(value)?)?,
             ["datapath", "buffers"] => {
-                let text = string(value)?;
-                config.datapath.buffers = parse_size(text)?;
-                if !BUFFERS.contains(&config.datapath.buffers) {
-                    return Err(format!("\"{text}\" is out of range: use 1MiB to 16GiB"));
-                }
+                config.datapath.buffers = size(string(value)?, MIB..=16 << 30, "1MiB to 16GiB")?;
+            }
+            ["datapath", "policy"] => config.datapath.policy = policy(string(value)?)?,
+            ["datapath", "keep"] => {
+                config.datapath.keep = size(string(value)?, MIB..=1 << 30, "1MiB to 1GiB")?;
             }
             ["network", network, key] => {
                 let found = config.networks.iter_mut().find(|n| n.name == *network);
@@ -522,6 +522,20 @@ fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
         Ok(path)
     } else {
         Err(format!("\"{text}\" is relative: write the whole path, from /"))
+    }
+}
+
+fn size(text: &str, range: RangeInclusive<u64>, words: &str) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    if range.contains(&size) { Ok(size) } else { Err(format!("\"{text}\" is out of range: use {words}")) }
+}
+
+fn policy(text: &str) -> Result<Policy, String> {
+    match text {
+        "failover" => Ok(Policy::Failover),
+        "spread" => Ok(Policy::Spread),
+        "duplicate" => Ok(Policy::Duplicate),
+        other => Err(format!("\"{other}\" is not a policy: use \"failover\", \"spread\" or \"duplicate\"")),
     }
 }
 

@@ -51,6 +51,8 @@ fn every_key_is_read() {
         [datapath]
         path = "xdp-generic"
         buffers = "1GiB"
+        policy = "spread"
+        keep = "2MiB"
         [routes]
         history = 5
         up_after = 7
@@ -126,12 +128,10 @@ fn each_mistake_is_one_sentence_with_line_and_remedy() {
             ),
         ),
         (
-            "[datapath]\npolicy=\"spread\"",
-            at(
-                7,
-                "datapath.policy is not available in this version (this version has the policy \"failover\"): remove it",
-            ),
+            "[datapath]\npolicy=\"both\"",
+            at(7, "datapath.policy: \"both\" is not a policy: use \"failover\", \"spread\" or \"duplicate\""),
         ),
+        ("[datapath]\nkeep=\"2GiB\"", at(7, "datapath.keep: \"2GiB\" is out of range: use 1MiB to 1GiB")),
         (
             "[datapath]\npath=\"fast\"",
             at(

@@ -2,6 +2,7 @@
 
 use super::{Daemon, Note};
 use crate::config::{Config, Effect, changes};
+use crate::engine::DatapathOptions;
 use crate::listing::Reload;
 
 /// Whether to do it.
@@ -60,6 +61,7 @@ fn keep_until_restart(running: &Config, new: Config) -> Config {
         node_site: running.node_site.clone(),
         key_file: running.key_file.clone(),
         engine: crate::config::EngineConfig { timeout_ns: new.engine.timeout_ns, ..running.engine.clone() },
+        datapath: DatapathOptions { keep: running.datapath.keep, ..new.datapath },
         socket: running.socket.clone(),
         group: running.group.clone(),
         adapter_name: running.adapter_name.clone(),
@@ -83,6 +85,7 @@ mod tests {
             "cluster = { id = 2, name = \"other\" }\nnode = { id = 9, name = \"b\", site = \"s\" }\n\
              security.key_file = \"/k\"\nadapter.name = \"x\"\npaths = { state = \"/s\", pins = \"/p\" }\n\
              control = { socket = \"/c\", group = \"g\" }\nengine = { wait = \"spin\", timeout = \"1s\" }\nlog.packets = true\n\
+             datapath = { policy = \"duplicate\", keep = \"2MiB\" }\n\
              heartbeat.same_subnet.delay = \"2ms\"\nroutes.history = 7\nevents.history = 77\n\
              [peer.p]\naddresses = [\"10.0.0.9\"]\n",
         );

@@ -12,7 +12,7 @@ use crate::rtnl::{self, kind, u32_at};
 use crate::sys;
 use crate::sys::socket::{Neighbour, SocketAddress, send_to};
 use netft_common::heartbeat;
-use netft_common::map::{MAX_SLOTS, NodeConfig, SlotConfig, cpu_tick};
+use netft_common::map::{MAX_CPUS, MAX_SLOTS, NodeConfig, SlotConfig, cpu_tick};
 use netft_common::wire::NO_SLOT;
 use netft_core::detect::{
     Detector, DetectorCommand, DetectorConfig, DetectorEvent, Evidence, RequestTransmit, RouteSetup,
@@ -60,6 +60,8 @@ pub enum Command {
     SetInterface(InterfaceNumber, u32, LinkState, Nanos),
     /// An interface goes.
     RemoveInterface(InterfaceNumber),
+    /// Wake this thread as well when a route comes or goes: it may have to send something again.
+    Wake(Arc<OwnedFd>),
 }
 
 /// How to send on a route.
@@ -156,6 +158,7 @@ impl Detection {
             netlink_buffer: vec![0; 1 << 15].into_boxed_slice(),
             paths: (0..MAX_SLOTS).map(|_| None).collect(),
             interfaces: [None; InterfaceNumber::LIMIT as usize],
+            wakes: Vec::with_capacity(MAX_CPUS as usize),
             wait: setup.wait,
             woken: false,
             links_changed: false,
@@ -251,6 +254,8 @@ struct Worker {
     netlink_buffer: Box<[u8]>,
     paths: Box<[Option<Path>]>,
     interfaces: [Option<Link>; InterfaceNumber::LIMIT as usize],
+    /// Data threads, at most one per CPU. They outlive this one.
+    wakes: Vec<Arc<OwnedFd>>,
     wait: Wait,
     /// There are commands.
     woken: bool,
@@ -331,6 +336,11 @@ impl Worker {
                 Command::RemoveInterface(number) => {
                     self.interfaces[usize::from(number.get())] = None;
                 }
+                Command::Wake(thread) => {
+                    if self.wakes.len() < self.wakes.capacity() {
+                        self.wakes.push(thread);
+                    }
+                }
             }
         }
         // More to do: don't sleep before it is done.
@@ -373,7 +383,9 @@ impl Worker {
 
     /// Does everything that the detector wants done: stores first, they move traffic. Returns the number of events.
     fn drain(&mut self) -> usize {
+        let mut changed = false;
         while let Some(store) = self.detector.poll_store() {
+            changed = true;
             match store {
                 StoreCommand::Active(peer, word) => {
                     self.maps.active.get(usize::from(peer.get())).store(word, Ordering::Release);
@@ -382,9 +394,12 @@ impl Worker {
                     self.maps.engine_state().dead_interfaces.store(word, Ordering::Release);
                 }
                 StoreCommand::RouteFlags(slot, word) => {
-                    self.maps.states.get(slot.index()).engine_flags.store(word, Ordering::Relaxed);
+                    self.maps.states.get(slot.index()).engine_flags.store(word, Ordering::Release);
                 }
             }
+        }
+        if changed {
+            self.wakes.iter().for_each(|thread| sys::wake(thread.as_fd()));
         }
         while let Some(transmit) = self.detector.poll_transmit(sys::boottime()) {
             self.send(transmit);

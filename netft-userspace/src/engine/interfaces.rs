@@ -94,6 +94,7 @@ impl Engine {
                 self.adapter.remove_queue();
                 return self.note(EngineError::Threads(error).to_string());
             }
+            self.detection.send(detection::Command::Wake(self.data.newest_wake()));
         }
     }
 

@@ -185,9 +185,11 @@ impl Engine {
             maps: Arc::clone(maps),
             plane: DataPlane::new(options.cluster_id, options.node_id, stored, now()),
             control: Arc::clone(&control),
+            policy: options.datapath.policy,
+            keep_bytes: usize::try_from(options.datapath.keep).unwrap_or(usize::MAX),
         })
         .map_err(EngineError::Threads)?;
-        let (detection, thread_notes) = Detection::start(detection::Setup {
+        let (mut detection, thread_notes) = Detection::start(detection::Setup {
             node_id: options.node_id,
             detector: options.detector,
             priority: options.priority,
@@ -198,6 +200,7 @@ impl Engine {
         })
         .map_err(EngineError::Threads)?;
         notes.extend(thread_notes);
+        detection.send(detection::Command::Wake(data.newest_wake()));
         let bypass = Bypass::new(options.datapath, Arc::clone(&control));
         let events = sys::register(control).map_err(EngineError::Threads)?;
         let netlink = Client::new().map_err(EngineError::Threads)?;
@@ -288,9 +291,11 @@ impl Engine {
         self.detection.send(detection::Command::Detector(DetectorCommand::Configure(detector)));
     }
 
-    /// Other wishes about the data path. They take effect with the next [`Self::set_interfaces`], while data goes on.
+    /// Other wishes about the data path. The policy takes effect at once, the path with the next [`Self::set_interfaces`],
+    /// while data goes on.
     pub fn set_datapath(&mut self, datapath: DatapathOptions) {
         self.options.datapath = datapath;
+        self.data.board.set_policy(datapath.policy);
         self.bypass.set_options(datapath);
     }
 
@@ -421,6 +426,11 @@ impl Engine {
             bytes_received: sum(|thread| &thread.bytes_received),
             bypass_sent: sum(|thread| &thread.bypass_sent),
             bypass_received: sum(|thread| &thread.bypass_received),
+            replayed: sum(|thread| &thread.replayed),
+            duplicated: sum(|thread| &thread.duplicated),
+            keep_overflow: sum(|thread| &thread.keep_overflow),
+            keep_expired: sum(|thread| &thread.keep_expired),
+            kept_bytes: sum(|thread| &thread.kept_bytes),
             data_threads: data.clone().map(data::Status::frames).collect(),
             drops: data::Status::drops(data),
         }

@@ -109,6 +109,7 @@ impl Engine {
         let data_route = data::Route {
             peer,
             interface,
+            metric: route.metric,
             data: DataRoute {
                 local: route.config.local,
                 remote: route.config.remote,

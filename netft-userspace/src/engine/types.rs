@@ -126,7 +126,7 @@ pub struct EngineStats {
     pub requests: u64,
     /// Round trips: upper bound of a bucket in nanoseconds, samples in it; empty buckets left out.
     pub rtt: Vec<(Nanos, u64)>,
-    /// Data frames sent to peers (one per peer).
+    /// Data frames sent to peers (one per peer), also copies and those sent again.
     pub frames_sent: u64,
     /// Bytes of them, as `netft0` gave them.
     pub bytes_sent: u64,
@@ -138,6 +138,16 @@ pub struct EngineStats {
     pub bypass_sent: u64,
     /// How many of the frames received came by AF_XDP.
     pub bypass_received: u64,
+    /// Frames sent again because their route died.
+    pub replayed: u64,
+    /// Frames of which a copy went over a second route.
+    pub duplicated: u64,
+    /// Frames that were let go before they were known to have had a way, for want of room.
+    pub keep_overflow: u64,
+    /// Frames that might have been lost, and found no other route in time.
+    pub keep_expired: u64,
+    /// Memory taken now by frames that may have to be sent again, bytes.
+    pub kept_bytes: u64,
     /// What each data thread has done of that.
     pub data_threads: Vec<DataThread>,
     /// Data frames dropped, by reason; all reasons, also those at 0.

@@ -2,6 +2,7 @@
 
 use super::Adapter;
 use crate::engine::{DataThread, PathReport, Wait, XdpMode};
+use netft_core::carry::Policy;
 use netft_core::types::{LinkState, NodeState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -194,7 +195,9 @@ impl Rtt {
 /// Cluster traffic since the engine's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
-    /// Frames sent, one per receiving peer.
+    /// Which routes a frame takes.
+    pub policy: Policy,
+    /// Frames sent, one per receiving peer; copies and those sent again count as well.
     pub frames_sent: u64,
     /// Bytes of them.
     pub bytes_sent: u64,
@@ -210,6 +213,16 @@ pub struct Data {
     pub threads: Vec<DataThread>,
     /// Memory for packets of the AF_XDP sockets, in bytes.
     pub buffer_bytes: u64,
+    /// Memory taken now by frames that may have to be sent again, in bytes.
+    pub kept_bytes: u64,
+    /// Frames sent again because their route died.
+    pub replayed: u64,
+    /// Frames of which a copy went over a second route.
+    pub duplicated: u64,
+    /// Frames that were let go before they were known to have had a way, for want of room.
+    pub keep_overflow: u64,
+    /// Frames that might have been lost, and found no other route in time.
+    pub keep_expired: u64,
     /// Frames dropped, by reason.
     pub drops: Counters,
 }

@@ -162,6 +162,13 @@ impl Keep {
         self.first(slot).filter(|entry| is_lost(entry, evidence)).map(|entry| entry.kept)
     }
 
+    /// The beginning of the oldest frame of a route, at most a block; empty if there is none.
+    pub fn first_bytes(&self, slot: Slot) -> &[u8] {
+        let first = self.queues[slot.index()].first as usize;
+        let length = self.first(slot).map_or(0, |entry| entry.kept.length.min(BLOCK));
+        self.memory.get(first * BLOCK..).and_then(|block| block.get(..length)).unwrap_or_default()
+    }
+
     /// Copies the oldest frame of a route to the beginning of `frame`, and keeps it from now on for the route `to`, by which
     /// it is about to be sent again. `None` if there is none, or no room for it.
     pub fn move_first(&mut self, slot: Slot, to: Slot, frame: &mut [u8]) -> Option<Kept> {

@@ -1,5 +1,6 @@
 //! What data threads and the control thread tell each other, by atomics: mostly about the interfaces' AF_XDP sockets.
 
+use netft_core::carry::Policy;
 use netft_core::types::InterfaceNumber;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,6 +14,8 @@ pub struct Board {
     pub stop: AtomicBool,
     /// The adapter was removed behind our back.
     pub adapter_lost: AtomicBool,
+    /// [`Policy::to_word`]; the control thread writes it.
+    policy: AtomicU64,
 }
 
 impl Default for Board {
@@ -22,6 +25,7 @@ impl Default for Board {
             changed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             adapter_lost: AtomicBool::new(false),
+            policy: AtomicU64::new(Policy::default().to_word()),
         }
     }
 }
@@ -53,6 +57,16 @@ pub struct Ways {
 }
 
 impl Board {
+    /// Which routes a frame takes.
+    pub fn policy(&self) -> Policy {
+        Policy::from_word(self.policy.load(Ordering::Relaxed))
+    }
+
+    /// From the next frame on.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(policy.to_word(), Ordering::Relaxed);
+    }
+
     /// An interface's line.
     pub fn line(&self, interface: InterfaceNumber) -> &Line {
         &self.lines[usize::from(interface.get())]

@@ -53,6 +53,16 @@ pub struct Status {
     pub bypass_sent: AtomicU64,
     /// Those of the frames received that came by AF_XDP.
     pub bypass_received: AtomicU64,
+    /// Frames sent again because their route died.
+    pub replayed: AtomicU64,
+    /// Frames of which a copy went over another route.
+    pub duplicated: AtomicU64,
+    /// Frames that were let go before they were known to have had a way, for want of room.
+    pub keep_overflow: AtomicU64,
+    /// Frames that might have been lost, and found no other route in time.
+    pub keep_expired: AtomicU64,
+    /// Memory taken by frames that may have to be sent again.
+    pub kept_bytes: AtomicU64,
     drops: [AtomicU64; REASONS],
 }
 
@@ -95,6 +105,11 @@ impl Default for Status {
             bytes_received: AtomicU64::new(0),
             bypass_sent: AtomicU64::new(0),
             bypass_received: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
+            duplicated: AtomicU64::new(0),
+            keep_overflow: AtomicU64::new(0),
+            keep_expired: AtomicU64::new(0),
+            kept_bytes: AtomicU64::new(0),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }

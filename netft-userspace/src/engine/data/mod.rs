@@ -13,6 +13,7 @@
 
 mod board;
 mod bypass;
+mod carrier;
 mod counters;
 mod gates;
 mod incoming;
@@ -30,6 +31,7 @@ pub use board::{Board, Ways};
 pub use counters::Status;
 use netft_common::map::{DataPath, Steering};
 use netft_common::wire;
+use netft_core::carry::Policy;
 use netft_core::data::{DataKeys, DataPlane, DataRoute, HEADROOM, Session};
 use netft_core::offload::Datagrams;
 use netft_core::types::{InterfaceNumber, Nanos, NodeId, Slot};
@@ -99,6 +101,8 @@ pub struct Route {
     pub peer: NodeId,
     /// The local interface.
     pub interface: InterfaceNumber,
+    /// Its network's metric; lower is better.
+    pub metric: u32,
     /// What sealing needs.
     pub data: DataRoute,
     /// The local endpoint's socket.
@@ -141,6 +145,7 @@ pub struct Data {
     plane: DataPlane,
     /// How often proof was asked for: a slow leader must not take new sockets for those that it knows.
     proofs: u32,
+    keep_bytes: usize,
     // What a thread that is added must know.
     routes: BTreeMap<Slot, Route>,
     peers: BTreeMap<NodeId, [u8; 6]>,
@@ -169,6 +174,10 @@ pub struct Setup {
     pub plane: DataPlane,
     /// Wakes the control thread when there are hellos.
     pub control: Arc<OwnedFd>,
+    /// Which routes a frame takes.
+    pub policy: Policy,
+    /// Memory of each thread for frames that may have to be sent again, bytes.
+    pub keep_bytes: usize,
 }
 
 impl Data {
@@ -176,6 +185,7 @@ impl Data {
     pub fn start(setup: Setup) -> io::Result<Self> {
         let (hello_queue, hellos) = rtrb::RingBuffer::new(HELLOS);
         let board = Arc::new(Board::default());
+        board.set_policy(setup.policy);
         let shared = Shared {
             cluster_id: setup.cluster_id,
             datagrams: setup.datagrams,
@@ -184,7 +194,9 @@ impl Data {
             control: setup.control,
         };
         let leader = Leader::new(hello_queue);
-        let thread = Thread::start(0, setup.tap, setup.plane.clone(), shared.clone(), Some(leader))?;
+        let keep_bytes = setup.keep_bytes;
+        let thread =
+            Thread::start(0, setup.tap, setup.plane.clone(), shared.clone(), keep_bytes, Some(leader))?;
         Ok(Self {
             threads: vec![thread],
             hellos,
@@ -192,6 +204,7 @@ impl Data {
             shared,
             plane: setup.plane,
             proofs: 0,
+            keep_bytes,
             routes: BTreeMap::new(),
             peers: BTreeMap::new(),
         })
@@ -202,10 +215,17 @@ impl Data {
         self.threads.len()
     }
 
+    /// What wakes the thread that was started last: the detection thread does, when a route comes or goes.
+    pub fn newest_wake(&self) -> Arc<OwnedFd> {
+        let newest = self.threads.last().unwrap_or_else(|| unreachable!("the leader is always there"));
+        Arc::clone(&newest.wake)
+    }
+
     /// Starts one more, for the next queue of the adapter.
     pub fn add_thread(&mut self, tap: Arc<File>) -> io::Result<()> {
         let number = self.threads.len();
-        let mut thread = Thread::start(number, tap, self.plane.clone(), self.shared.clone(), None)?;
+        let (plane, shared) = (self.plane.clone(), self.shared.clone());
+        let mut thread = Thread::start(number, tap, plane, shared, self.keep_bytes, None)?;
         for (slot, route) in &self.routes {
             // Its plane has every session that there is.
             thread.send(Command::SetRoute(*slot, Box::new(route.clone())));
@@ -326,6 +346,7 @@ impl Thread {
         tap: Arc<File>,
         plane: DataPlane,
         shared: Shared,
+        keep_bytes: usize,
         leader: Option<Leader>,
     ) -> io::Result<Self> {
         let (commands, queue) = rtrb::RingBuffer::new(COMMANDS);
@@ -338,6 +359,7 @@ impl Thread {
             status: Arc::clone(&status),
             wake: Arc::clone(&wake),
             commands: queue,
+            keep_bytes,
             leader,
         });
         let handle = std::thread::Builder::new().name(format!("netft-data-{number}")).spawn(move || {

@@ -1,16 +1,15 @@
 //! Out: frames from `netft0` to peers.
 
-use super::Route;
+use super::carrier::Ways;
 use super::counters::Loss;
 use super::worker::Worker;
-use crate::engine::maps::SharedMaps;
 use crate::engine::xsk::port::{BATCH, Full};
 use crate::sys::socket;
-use netft_common::map::{ActiveRoute, MAX_NODES};
+use netft_common::map::MAX_NODES;
 use netft_core::data::{FrameDestination, HEADROOM};
 use netft_core::offload::{Cut, MAX_PACKET, VirtioHeader};
 use netft_core::types::{NodeId, Slot};
-use std::io::Read;
+use std::io::Read as _;
 use std::sync::atomic::Ordering;
 
 /// A packet as it is read from `netft0`.
@@ -19,6 +18,25 @@ const HEADER: usize = size_of::<VirtioHeader>();
 /// Frames that are sent between two looks at what arrives.
 const TURN: usize = 256;
 
+/// What was read from `netft0` in one call: a header that says how to divide it, and a packet.
+#[derive(Clone, Copy)]
+pub(super) struct Read<'a> {
+    pub(super) bytes: &'a [u8],
+}
+
+impl<'a> Read<'a> {
+    /// The packet; empty if there is none.
+    pub(super) fn packet(self) -> &'a [u8] {
+        self.bytes.get(HEADER..).unwrap_or_default()
+    }
+
+    /// Divided into frames; `None` if it can't be.
+    pub(super) fn cut(self) -> Option<Cut<'a>> {
+        let header = self.bytes.first_chunk::<HEADER>()?;
+        Cut::new(&bytemuck::pod_read_unaligned::<VirtioHeader>(header), self.packet()).ok()
+    }
+}
+
 impl Worker {
     /// Takes packets from `netft0` until there are none or it is the other direction's turn, and sends their frames.
     pub(super) fn carry_out_frames(&mut self, buffer: &mut [u8]) {
@@ -26,19 +44,22 @@ impl Worker {
         for _ in 0..socket::BATCH {
             // Nothing left; or the adapter is down (EIO), which poll reports as readable as well.
             let Ok(length) = (&*self.tap).read(buffer) else { break };
-            let Some((header, packet)) = buffer[..length].split_first_chunk::<HEADER>() else { continue };
-            let Ok(cut) = Cut::new(&bytemuck::pod_read_unaligned::<VirtioHeader>(header), packet) else {
+            let read = Read { bytes: &buffer[..length] };
+            let Some(cut) = read.cut() else {
                 self.status.lose(Loss::Indivisible, 1);
                 continue;
             };
-            match self.frames.destination(packet) {
-                FrameDestination::Peer(peer) => self.enqueue(peer, &cut),
+            match self.frames.destination(read.packet()) {
+                FrameDestination::Peer(peer) => match self.ways(peer, read.packet()) {
+                    Some(ways) => self.send(ways, peer, read, &cut),
+                    None => self.status.lose(Loss::NoRoute, cut.len()),
+                },
                 FrameDestination::AllPeers => {
                     for id in 1..MAX_NODES {
                         if let Some(peer) = u16::try_from(id).ok().and_then(NodeId::new)
-                            && route_to(&self.shared.maps, &self.routes, peer).is_some()
+                            && let Some(ways) = self.ways(peer, read.packet())
                         {
-                            self.enqueue(peer, &cut);
+                            self.send(ways, peer, read, &cut);
                         }
                     }
                 }
@@ -52,10 +73,26 @@ impl Worker {
         self.send_runs();
     }
 
-    /// Finds the route for a packet's frames, which are of one flow, and seals each: into a run, or into an AF_XDP
-    /// socket.
-    fn enqueue(&mut self, peer: NodeId, cut: &Cut<'_>) {
-        let Some((slot, route)) = route_to(&self.shared.maps, &self.routes, peer) else {
+    /// Sends a packet's frames, which are of one flow, and keeps them if they may get lost with their route.
+    fn send(&mut self, ways: Ways, peer: NodeId, read: Read<'_>, cut: &Cut<'_>) {
+        let Ok(sequence) = self.plane.number(peer, cut.len()) else {
+            self.status.lose(Loss::NoRoute, cut.len());
+            return;
+        };
+        self.send_over(ways.first, cut, sequence);
+        match ways.second {
+            Some(second) => {
+                self.send_over(second, cut, sequence);
+                self.status.duplicated.fetch_add(cut.len() as u64, Ordering::Relaxed);
+            }
+            // Whatever becomes of it from here on: a dying interface refuses frames as well.
+            None => self.keep(ways.first, peer, sequence, read.bytes),
+        }
+    }
+
+    /// Seals each of a packet's frames, which have the sequences from `sequence` on: into a run, or into an AF_XDP socket.
+    pub(super) fn send_over(&mut self, slot: Slot, cut: &Cut<'_>, sequence: u64) {
+        let Some(route) = &self.routes[slot.index()] else {
             self.status.lose(Loss::NoRoute, cut.len());
             return;
         };
@@ -68,15 +105,15 @@ impl Worker {
         let fits =
             |capacity| route.headers.as_ref().is_some_and(|headers| headers.len() + length <= capacity);
         let by_xdp = self.bypass.outgoing(route.interface).is_some_and(|port| fits(port.rings().capacity()));
-        for index in 0..cut.len() {
+        for (index, sequence) in (0..cut.len()).zip(sequence..) {
             match by_xdp {
-                true => self.enqueue_bypass(slot, cut, index),
-                false => self.enqueue_run(slot, cut, index),
+                true => self.enqueue_bypass(slot, cut, index, sequence),
+                false => self.enqueue_run(slot, cut, index, sequence),
             }
         }
     }
 
-    fn enqueue_run(&mut self, slot: Slot, cut: &Cut<'_>, index: usize) {
+    fn enqueue_run(&mut self, slot: Slot, cut: &Cut<'_>, index: usize, sequence: u64) {
         let length = HEADROOM + cut.frame_len(index);
         if self.runs.room(length).is_none() {
             self.send_runs();
@@ -84,14 +121,14 @@ impl Worker {
         let Self { runs, routes, plane, status, .. } = self;
         let (Some(route), Some(datagram)) = (&routes[slot.index()], runs.room(length)) else { return };
         cut.write(index, &mut datagram[HEADROOM..]);
-        match plane.seal(route.peer, &route.data, cut.checksum(), datagram) {
+        match plane.seal_numbered(route.peer, &route.data, sequence, cut.checksum(), datagram) {
             Ok(()) => runs.add(slot, length),
             Err(_) => status.lose(Loss::NoRoute, 1),
         }
     }
 
     /// Into an AF_XDP socket's memory, where it is cut and sealed.
-    fn enqueue_bypass(&mut self, slot: Slot, cut: &Cut<'_>, index: usize) {
+    fn enqueue_bypass(&mut self, slot: Slot, cut: &Cut<'_>, index: usize, sequence: u64) {
         let Self { shared, status, routes, bypass, plane, .. } = self;
         let Some(route) = &routes[slot.index()] else { return };
         let (Some(headers), Some(port)) = (&route.headers, bypass.outgoing(route.interface)) else { return };
@@ -101,7 +138,8 @@ impl Worker {
             let start = headers.len();
             let packet = buffer.get_mut(..start + HEADROOM + length)?;
             cut.write(index, &mut packet[start + HEADROOM..]);
-            sealed = plane.seal(route.peer, &route.data, cut.checksum(), &mut packet[start..]).is_ok();
+            let datagram = &mut packet[start..];
+            sealed = plane.seal_numbered(route.peer, &route.data, sequence, cut.checksum(), datagram).is_ok();
             // Before it can leave: a restarted daemon must not use a sequence twice.
             shared.maps.engine_state().persistent[0].fetch_max(plane.high_water(), Ordering::Release);
             headers.write(packet)?;
@@ -127,31 +165,11 @@ impl Worker {
     }
 
     /// Sends what waits for the kernel's sockets.
-    fn send_runs(&mut self) {
+    pub(super) fn send_runs(&mut self) {
         if !self.runs.is_empty() {
             // Before anything leaves: a restarted daemon must not use a sequence twice.
             self.persist_sequence();
             self.runs.send(&self.routes, &self.status);
         }
-    }
-}
-
-/// The route that a frame to `peer` takes now: the active one, or the backup if the active one's interface is dead.
-fn route_to<'a>(maps: &SharedMaps, routes: &'a [Option<Route>], peer: NodeId) -> Option<(Slot, &'a Route)> {
-    let word = maps.active.get(usize::from(peer.get())).load(Ordering::Acquire);
-    // Generation 0 = never set.
-    if word == 0 {
-        return None;
-    }
-    let active = ActiveRoute::from_word(word);
-    let dead = maps.engine_state().dead_interfaces.load(Ordering::Acquire);
-    let find = |index: u16| {
-        let slot = Slot::new(u32::from(index)).filter(|_| index != ActiveRoute::NONE)?;
-        routes[slot.index()].as_ref().filter(|route| route.peer == peer).map(|route| (slot, route))
-    };
-    let alive = |route: &Route| dead >> route.interface.get() & 1 == 0;
-    match find(active.slot) {
-        Some(found) if alive(found.1) => Some(found),
-        _ => find(active.backup).filter(|found| alive(found.1)),
     }
 }

@@ -1,6 +1,7 @@
 //! A data thread itself.
 
 use super::bypass::{self, Bypass, Solicitation};
+use super::carrier::Carrier;
 use super::counters::Status;
 use super::gates::{self, Looks};
 use super::incoming::{Arrived, Taken};
@@ -37,6 +38,7 @@ pub(super) struct Worker {
     pub(super) routes: Box<[Option<Route>]>,
     pub(super) bypass: Bypass,
     pub(super) runs: Runs,
+    pub(super) carrier: Carrier,
     pub(super) merger: Merger,
     /// Probes that arrived in the batch that is being looked at.
     pub(super) probes: Vec<Arrived>,
@@ -86,13 +88,15 @@ pub(super) struct Setup {
     pub(super) status: Arc<Status>,
     pub(super) wake: Arc<OwnedFd>,
     pub(super) commands: Consumer<Command>,
+    /// Memory for frames that may have to be sent again.
+    pub(super) keep_bytes: usize,
     pub(super) leader: Option<Leader>,
 }
 
 impl Worker {
     /// Allocates all that it will ever need.
     pub(super) fn new(setup: Setup) -> Self {
-        let Setup { tap, plane, shared, status, wake, commands, leader } = setup;
+        let Setup { tap, plane, shared, status, wake, commands, keep_bytes, leader } = setup;
         Self {
             tap,
             plane,
@@ -103,6 +107,7 @@ impl Worker {
             frames: FrameTable::default(),
             routes: (0..MAX_SLOTS).map(|_| None).collect(),
             runs: Runs::new(),
+            carrier: Carrier::new(keep_bytes),
             probes: Vec::with_capacity(crate::engine::xsk::port::BATCH.max(BATCH)),
             leader,
             commands,
@@ -132,6 +137,8 @@ impl Worker {
                 sys::clear(self.wake.as_fd());
                 changed = self.take_commands();
             }
+            // The detection thread wakes us when a route comes or goes.
+            self.recover();
             let now = sys::boottime();
             changed |= self.bypass.close_due(now);
             if changed {
@@ -165,6 +172,7 @@ impl Worker {
             self.bypass.count_losses(now, &self.status);
             self.prove(now);
             self.bypass.flush();
+            self.stamp_kept();
         }
     }
 
@@ -207,10 +215,15 @@ impl Worker {
                             listening.gate = Some(gates::gate(route.interface, local));
                         }
                     }
+                    let leads = |old: &Route| (old.peer, old.data.local, old.data.remote);
+                    if self.routes[slot.index()].as_ref().is_some_and(|old| leads(old) != leads(&route)) {
+                        self.recover_removed(slot);
+                    }
                     self.runs.forget(slot);
+                    self.carrier.set_route(slot, &route);
                     self.routes[slot.index()] = Some(*route);
                 }
-                Command::RemoveRoute(slot) => self.routes[slot.index()] = None,
+                Command::RemoveRoute(slot) => self.recover_removed(slot),
                 Command::SetSession(peer, session) => self.plane.share(peer, session),
                 Command::SetPeer(peer, mac) => self.frames.set(peer, mac),
                 Command::RemovePeer(peer) => self.frames.remove(peer),

@@ -9,6 +9,7 @@ use crate::engine::{EngineInput, XdpMode};
 use crate::sys;
 use crate::sys::device::receive_queues;
 use netft_common::map::{MAX_QUEUES, socket_index};
+use netft_core::carry::Policy;
 use netft_core::membership::Interface;
 use netft_core::types::InterfaceNumber;
 use std::collections::BTreeMap;
@@ -37,11 +38,15 @@ pub struct DatapathOptions {
     pub path: PathWish,
     /// `datapath.buffers`: bytes of packet memory for all AF_XDP sockets together.
     pub buffers: u64,
+    /// `datapath.policy`.
+    pub policy: Policy,
+    /// `datapath.keep`: bytes of memory of each data thread for frames that may have to be sent again.
+    pub keep: u64,
 }
 
 impl Default for DatapathOptions {
     fn default() -> Self {
-        Self { path: PathWish::default(), buffers: 64 << 20 }
+        Self { path: PathWish::default(), buffers: 64 << 20, policy: Policy::default(), keep: 16 << 20 }
     }
 }
 
