@@ -4,6 +4,7 @@
 mod detect;
 mod flood;
 mod frames;
+mod loss;
 mod record;
 mod reply;
 mod scale;
@@ -32,6 +33,8 @@ enum Bench {
     Flood(Options),
     /// Frames a second over `netft0`, what they cost, and where they are lost, for each data path.
     Frames(Options),
+    /// What a silent cut of the active route costs a UDP flow and a TCP stream.
+    Loss(Options),
     /// Round trip of a heartbeat answered in XDP, against an echo in userspace.
     Reply(Options),
     /// What a heartbeat costs as peers grow.
@@ -100,6 +103,7 @@ pub fn run(args: Args) -> Result<()> {
         Bench::Detect(options) => run_parts("detect", &options, detect::PARTS, Ground::Lab),
         Bench::Flood(options) => run_parts("flood", &options, flood::PARTS, Ground::Lab),
         Bench::Frames(options) => run_parts("frames", &options, frames::PARTS, Ground::Lab),
+        Bench::Loss(options) => run_parts("loss", &options, loss::PARTS, Ground::Lab),
         Bench::Reply(options) => run_parts("reply", &options, reply::PARTS, Ground::Lab),
         Bench::Scale(options) => run_parts("scale", &options, scale::PARTS, Ground::Lab),
         Bench::Sim(options) => run_parts("sim", &options, sim::PARTS, Ground::Nothing),

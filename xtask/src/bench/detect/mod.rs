@@ -4,7 +4,7 @@ pub(super) mod bed;
 mod cuts;
 mod engine;
 mod quiet;
-mod random;
+pub(super) mod random;
 mod survive;
 mod unplug;
 

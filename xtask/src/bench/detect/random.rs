@@ -2,7 +2,7 @@
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 #[derive(Clone, Debug)]
-pub(super) struct Random {
+pub(in crate::bench) struct Random {
     state: u64,
 }
 
