@@ -142,11 +142,11 @@ pub struct EngineStats {
     pub replayed: u64,
     /// Frames of which a copy went over a second route.
     pub duplicated: u64,
-    /// Frames that were let go before they were known to have had a way, for want of room.
+    /// Packets that were let go before they were known to have had a way, for want of room.
     pub keep_overflow: u64,
-    /// Frames that might have been lost, and found no other route in time.
+    /// Packets that might have been lost, and found no other route in time.
     pub keep_expired: u64,
-    /// Memory taken now by frames that may have to be sent again, bytes.
+    /// Memory taken now by packets that may have to be sent again, bytes.
     pub kept_bytes: u64,
     /// What each data thread has done of that.
     pub data_threads: Vec<DataThread>,

@@ -1,18 +1,20 @@
-//! What was sent and may yet be lost with its route: kept until a later heartbeat of that route has completed, sent again
-//! over another one when the route dies. With its old sequence: the receiver's window removes what had arrived.
+//! What was sent and may yet be lost with its route: packets as `netft0` gave them, each one frame or many of one flow. A
+//! packet is kept until a later heartbeat of its route has completed, and sent again over another route when its own dies,
+//! with its old sequences: the receiver's window removes what had arrived.
 //!
-//! Why a completed heartbeat covers what was sent before it: leg 1 took the same way as the frame, after it, and three
-//! more legs took it since, so the way stood until long after the frame had passed. A leg could only overtake the frame
-//! in another queue of a NIC, so it must have left [`OVERTAKING_NS`] after the frame was handed to the kernel. What the
-//! peer's heartbeats prove (leg 3, `confirmed_sent_ns`) is not enough: the leg 2 that it answers is sent by XDP, by a queue of its own past
-//! everything that waits, and nothing went this way after it. No heartbeat says whether the receiver had room for the frame.
+//! Why a completed heartbeat covers what was sent before it: leg 1 took the same way as the packet, after it, and three
+//! more legs took it since, so the way stood until long after the packet had passed. A leg could only overtake the packet
+//! in another queue of a NIC, so it must have left [`OVERTAKING_NS`] after the packet was handed to the kernel. What the
+//! peer's heartbeats prove (leg 3, `confirmed_sent_ns`) is not enough: the leg 2 that it answers is sent by XDP, by a
+//! queue of its own past everything that waits, and nothing went this way after it. No heartbeat says whether the
+//! receiver had room for the packet.
 
 use crate::types::{Nanos, NodeId, Slot};
 use netft_common::map::{MAX_SLOTS, Standing};
 
-/// Bytes of a block. A frame takes as many as it needs: one, with an MTU of 1500.
+/// Bytes of a block. A packet takes as many as it needs.
 pub const BLOCK: usize = 2048;
-/// How much later than a frame a heartbeat must have left so that it can't have overtaken the frame, in nanoseconds.
+/// How much later than a packet a heartbeat must have left so that it can't have overtaken the packet, in nanoseconds.
 pub const OVERTAKING_NS: Nanos = 500_000;
 
 const NONE: u32 = u32::MAX;
@@ -27,12 +29,12 @@ pub struct Evidence {
     pub completed_sent_ns: Nanos,
 }
 
-/// A frame that is kept.
+/// A packet that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// To whom.
     pub peer: NodeId,
-    /// The sequence it was sealed with.
+    /// The sequence of its first frame; the others follow.
     pub sequence: u64,
     /// Its length, bytes.
     pub length: usize,
@@ -45,7 +47,7 @@ struct Entry {
     kept: Kept,
     /// When it was sent over the route that it waits for.
     sent_ns: Nanos,
-    /// First block of the next frame of the same route.
+    /// First block of the next packet of the same route.
     next: u32,
 }
 
@@ -67,9 +69,9 @@ impl Queue {
 #[derive(Debug)]
 pub struct Keep {
     memory: Box<[u8]>,
-    /// Per block the next one: of the same frame, or free.
+    /// Per block the next one: of the same packet, or free.
     chain: Box<[u32]>,
-    /// Per block what the frame that begins there is.
+    /// Per block what the packet that begins there is.
     entries: Box<[Entry]>,
     free: u32,
     free_blocks: u32,
@@ -95,10 +97,10 @@ impl Keep {
         }
     }
 
-    /// Keeps a frame that is about to be sent over a route. Returns how many frames it can't keep for want of room: older
+    /// Keeps a packet that is about to be sent over a route. Returns how many packets it can't keep for want of room: older
     /// ones of the route that has the most, or this one if it is too long for all the memory.
-    pub fn push(&mut self, slot: Slot, peer: NodeId, sequence: u64, frame: &[u8]) -> u64 {
-        let blocks = u32::try_from(frame.len().div_ceil(BLOCK).max(1)).unwrap_or(NONE);
+    pub fn push(&mut self, slot: Slot, peer: NodeId, sequence: u64, packet: &[u8]) -> u64 {
+        let blocks = u32::try_from(packet.len().div_ceil(BLOCK).max(1)).unwrap_or(NONE);
         if blocks as usize > self.chain.len() {
             return 1;
         }
@@ -111,7 +113,7 @@ impl Keep {
         }
         let first = self.free;
         let mut last = first;
-        for (index, chunk) in frame.chunks(BLOCK).enumerate() {
+        for (index, chunk) in packet.chunks(BLOCK).enumerate() {
             if index > 0 {
                 last = self.chain[last as usize];
             }
@@ -120,7 +122,7 @@ impl Keep {
         }
         self.free = std::mem::replace(&mut self.chain[last as usize], NONE);
         self.free_blocks -= blocks;
-        let kept = Kept { peer, sequence, length: frame.len(), first_sent_ns: UNSENT };
+        let kept = Kept { peer, sequence, length: packet.len(), first_sent_ns: UNSENT };
         self.append(slot, first, kept);
         overflow
     }
@@ -139,12 +141,12 @@ impl Keep {
         }
     }
 
-    /// Routes with frames that are kept, by position, in no order.
+    /// Routes with packets that are kept, by position, in no order.
     pub fn route(&self, position: usize) -> Option<Slot> {
         self.busy.get(position).copied()
     }
 
-    /// Forgets the routes that have no frames any more: positions change.
+    /// Forgets the routes that have no packets any more: positions change.
     pub fn tidy(&mut self) {
         let queues = &self.queues;
         self.busy.retain(|slot| queues[slot.index()].first != NONE);
@@ -157,25 +159,25 @@ impl Keep {
         }
     }
 
-    /// The oldest frame of a route that the route may have lost. Call [`Self::release`] before.
+    /// The oldest packet of a route that the route may have lost. Call [`Self::release`] before.
     pub fn lost(&self, slot: Slot, evidence: Evidence) -> Option<Kept> {
         self.first(slot).filter(|entry| is_lost(entry, evidence)).map(|entry| entry.kept)
     }
 
-    /// The beginning of the oldest frame of a route, at most a block; empty if there is none.
+    /// The beginning of the oldest packet of a route, at most a block; empty if there is none.
     pub fn first_bytes(&self, slot: Slot) -> &[u8] {
         let first = self.queues[slot.index()].first as usize;
         let length = self.first(slot).map_or(0, |entry| entry.kept.length.min(BLOCK));
         self.memory.get(first * BLOCK..).and_then(|block| block.get(..length)).unwrap_or_default()
     }
 
-    /// Copies the oldest frame of a route to the beginning of `frame`, and keeps it from now on for the route `to`, by which
+    /// Copies the oldest packet of a route to the beginning of `packet`, and keeps it from now on for the route `to`, by which
     /// it is about to be sent again. `None` if there is none, or no room for it.
-    pub fn move_first(&mut self, slot: Slot, to: Slot, frame: &mut [u8]) -> Option<Kept> {
+    pub fn move_first(&mut self, slot: Slot, to: Slot, packet: &mut [u8]) -> Option<Kept> {
         let first = self.queues[slot.index()].first;
         let kept = self.first(slot)?.kept;
         let mut block = first;
-        for chunk in frame.get_mut(..kept.length)?.chunks_mut(BLOCK) {
+        for chunk in packet.get_mut(..kept.length)?.chunks_mut(BLOCK) {
             let at = block as usize * BLOCK;
             chunk.copy_from_slice(&self.memory[at..at + chunk.len()]);
             block = self.chain[block as usize];
@@ -185,7 +187,7 @@ impl Keep {
         Some(kept)
     }
 
-    /// Lets go of the oldest frame of a route.
+    /// Lets go of the oldest packet of a route.
     pub fn drop_first(&mut self, slot: Slot) {
         let Some(first) = self.unlink_first(slot) else { return };
         let blocks = self.blocks(first);
@@ -197,14 +199,14 @@ impl Keep {
         self.free_blocks += blocks;
     }
 
-    /// Lets go of everything of a route, and says how many frames that were.
+    /// Lets go of everything of a route, and says how many packets that were.
     pub fn forget(&mut self, slot: Slot) -> u64 {
-        let mut frames = 0;
+        let mut packets = 0;
         while self.first(slot).is_some() {
             self.drop_first(slot);
-            frames += 1;
+            packets += 1;
         }
-        frames
+        packets
     }
 
     /// Bytes of the memory that are taken.
@@ -261,7 +263,7 @@ impl Keep {
     }
 }
 
-/// Whether a heartbeat says that the way still stood after the frame. Since the route came up the last time, that is.
+/// Whether a heartbeat says that the way still stood after the packet. Since the route came up the last time, that is.
 fn is_covered(entry: &Entry, evidence: Evidence) -> bool {
     let left_ns = entry.sent_ns.saturating_add(OVERTAKING_NS);
     match evidence.standing {
@@ -270,7 +272,7 @@ fn is_covered(entry: &Entry, evidence: Evidence) -> bool {
     }
 }
 
-/// Whether the route went down since the frame was sent.
+/// Whether the route went down since the packet was sent.
 fn is_lost(entry: &Entry, evidence: Evidence) -> bool {
     match evidence.standing {
         Standing::Up { since_ns } => entry.sent_ns < since_ns,

@@ -57,11 +57,11 @@ pub struct Status {
     pub replayed: AtomicU64,
     /// Frames of which a copy went over another route.
     pub duplicated: AtomicU64,
-    /// Frames that were let go before they were known to have had a way, for want of room.
+    /// Packets that were let go before they were known to have had a way, for want of room.
     pub keep_overflow: AtomicU64,
-    /// Frames that might have been lost, and found no other route in time.
+    /// Packets that might have been lost, and found no other route in time.
     pub keep_expired: AtomicU64,
-    /// Memory taken by frames that may have to be sent again.
+    /// Memory taken by packets that may have to be sent again.
     pub kept_bytes: AtomicU64,
     drops: [AtomicU64; REASONS],
 }
