@@ -2,6 +2,7 @@
 
 use crate::detect::{DampingConfig, DetectorConfig};
 use crate::types::{Nanos, Timing};
+use netft_core::carry::Policy;
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides how a run goes.
@@ -41,6 +42,12 @@ pub struct Case {
     pub preempt_per_million: u64,
     /// For how long at most.
     pub preempt_ns: Nanos,
+    /// Packets that each node sends in a second, 0 = no traffic.
+    #[serde(default)]
+    pub packets_per_s: u64,
+    /// Which routes they take.
+    #[serde(default)]
+    pub policy: Policy,
     /// All faults are over by then.
     pub length_ns: Nanos,
     /// In order of their beginning.

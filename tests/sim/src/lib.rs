@@ -10,11 +10,12 @@ mod plan;
 mod queue;
 mod rng;
 mod shrink;
+mod traffic;
 mod world;
 
 pub use case::{Case, Fault, FaultKind};
 pub use checks::{Broken, Property, Tally};
-pub use plan::{CALM, CUTS, FAR, FLAPS, FREEZES, LOSS, MIXED, PLANS, Plan, ROUGH, STALLS};
+pub use plan::{CALM, CUTS, FAR, FLAPS, FREEZES, LOSS, MIXED, PLANS, Plan, ROUGH, STALLS, TRAFFIC};
 pub use shrink::{Shrunk, report, shrink};
 
 pub(crate) use netft_core::{detect, types};

@@ -24,8 +24,8 @@ pub(crate) struct Memory {
     node: NodeConfig,
     engine: EngineState,
     configs: Vec<SlotConfig>,
-    states: Vec<SlotState>,
-    active: Vec<u64>,
+    pub states: Vec<SlotState>,
+    pub active: Vec<u64>,
     clock_ns: Cell<Nanos>,
 }
 
@@ -259,12 +259,15 @@ impl Node {
     /// What a transmitter would use now for a peer: the active route, or its backup when the interface is dead.
     pub(crate) fn transmitter_slot(&self, peer: usize) -> Option<Slot> {
         let word = ActiveRoute::from_word(self.memory.active[peer + 1]);
+        let slots = [word.slot, word.backup].into_iter().map(|number| Slot::new(u32::from(number)));
+        slots.flatten().find(|slot| self.is_alive(*slot))
+    }
+
+    /// Whether there is such a route, and its interface isn't known to be dead.
+    pub(crate) fn is_alive(&self, slot: Slot) -> bool {
         let dead = self.memory.engine.dead_interfaces.load(Relaxed);
-        [word.slot, word.backup].into_iter().find_map(|number| {
-            let slot = Slot::new(u32::from(number))?;
-            let interface = self.memory.configs.get(slot.index())?.interface;
-            (dead & (1 << interface) == 0).then_some(slot)
-        })
+        let config = self.memory.configs.get(slot.index()).filter(|config| config.generation != 0);
+        config.is_some_and(|config| dead & (1 << config.interface) == 0)
     }
 
     pub(crate) fn request(&mut self, at: Nanos, request: RequestTransmit) -> Option<Heartbeat> {

@@ -3,6 +3,7 @@
 use crate::case::{Case, Fault, FaultKind};
 use crate::rng::Rng;
 use crate::types::Nanos;
+use netft_core::carry::Policy;
 
 const US: Nanos = 1_000;
 const MS: Nanos = 1_000_000;
@@ -42,6 +43,10 @@ pub struct Plan {
     pub freeze_every_ns: Nanos,
     /// Engines that die and start again.
     pub restart_every_ns: Nanos,
+    /// One path at a time, for long enough to be found; then all are whole for a while.
+    pub lone_cut_every_ns: Nanos,
+    /// Packets that each node sends in a second, at most.
+    pub packets_per_s: u64,
     /// The longest of the ordinary stalls.
     pub stall_ns: Nanos,
     /// Wakes that lose the CPU in the middle.
@@ -70,6 +75,8 @@ pub const CALM: Plan = Plan {
     hang_every_ns: 0,
     freeze_every_ns: 0,
     restart_every_ns: 0,
+    lone_cut_every_ns: 0,
+    packets_per_s: 0,
     stall_ns: 0,
     preempt_per_million: 0,
     preempt_ns: 0,
@@ -158,8 +165,21 @@ pub const FAR: Plan = Plan {
     ..CALM
 };
 
+/// Packets flow while one path after the other is cut, or loses a link; some packets and legs are lost or arrive twice, and
+/// overtake each other.
+pub const TRAFFIC: Plan = Plan {
+    name: "traffic",
+    timings: &[(MS, 5), (200 * US, 8), (2 * MS, 3)],
+    trip_ns: 200 * US,
+    jitter_ns: 200 * US,
+    loss_per_million: 2_000,
+    lone_cut_every_ns: 60 * MS,
+    packets_per_s: 4_000,
+    ..CALM
+};
+
 /// All of them, by name.
-pub const PLANS: &[&Plan] = &[&CALM, &STALLS, &CUTS, &FLAPS, &LOSS, &ROUGH, &FREEZES, &MIXED, &FAR];
+pub const PLANS: &[&Plan] = &[&CALM, &STALLS, &CUTS, &FLAPS, &LOSS, &ROUGH, &FREEZES, &MIXED, &FAR, &TRAFFIC];
 
 /// The form in which a bench goes through all plans: heartbeats every 1 ms, 5 may be missed; sizes from two nodes on
 /// one network to nine on three, the small ones longer, so that each case costs about as much.
@@ -232,6 +252,8 @@ impl Plan {
             drift_ppm: rng.pick(&[0, 20, 200, 500]),
             preempt_per_million: self.preempt_per_million / rarer,
             preempt_ns: self.preempt_ns,
+            packets_per_s: 0,
+            policy: Policy::Failover,
             length_ns,
             faults: Vec::new(),
         };
@@ -239,6 +261,11 @@ impl Plan {
             case.flap_limit = rng.pick(&[1, 2, 4]);
         }
         self.add_faults(rng, &mut case, rarer);
+        if self.packets_per_s > 0 {
+            case.packets_per_s = rng.between(100, self.packets_per_s);
+            case.policy = rng.pick(&Policy::ALL);
+            self.lone_cuts(rng, &mut case, rarer);
+        }
         case
     }
 
@@ -266,6 +293,27 @@ impl Plan {
             fault.span_ns = fault.span_ns.min(case.length_ns.saturating_sub(fault.at_ns)).max(1);
         }
         case.faults.sort_by_key(|fault| fault.at_ns);
+    }
+
+    fn lone_cuts(&self, rng: &mut Rng, case: &mut Case, rarer: u64) {
+        let (detection_ns, slack_ns) = (case.timing().detection_ns(), 4 * case.heartbeat_ns() + MS);
+        let mut at_ns = 20 * case.delay_ns + slack_ns;
+        loop {
+            at_ns += rng.between(1, 2 * self.lone_cut_every_ns * rarer);
+            let span_ns = 2 * (detection_ns + slack_ns) + rng.between(0, 4 * detection_ns);
+            let (node, network) = (rng.index(case.nodes), rng.index(case.networks));
+            let (tx, rx) = rng.pick(&[(true, true), (true, false), (false, true)]);
+            let kind = match rng.chance(200_000) {
+                true => FaultKind::Unplug { node, network, admin: rng.chance(500_000) },
+                false => FaultKind::Cut { node, network, tx, rx },
+            };
+            if at_ns + span_ns > case.length_ns {
+                return;
+            }
+            case.faults.push(Fault { at_ns, span_ns, kind });
+            // Until it is up again, and taken.
+            at_ns += span_ns + 2 * detection_ns + 10 * case.delay_ns + slack_ns;
+        }
     }
 
     /// Long enough to be found most of the time, sometimes just not.

@@ -55,9 +55,15 @@ pub(crate) enum Kind {
     FaultBegins,
     FaultEnds,
     Check,
+    /// An application sends a packet.
+    Packet,
+    /// A packet arrives.
+    Arrival,
+    /// A data thread looks at what it keeps.
+    Recover,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 11] = [
     Kind::Leg,
     Kind::Wake,
     Kind::Judge,
@@ -66,6 +72,9 @@ const KINDS: [Kind; 8] = [
     Kind::FaultBegins,
     Kind::FaultEnds,
     Kind::Check,
+    Kind::Packet,
+    Kind::Arrival,
+    Kind::Recover,
 ];
 const NUMBER_BITS: u32 = 28;
 

@@ -8,6 +8,7 @@ use crate::node::{Node, address};
 use crate::queue::{Kind, Queue, Store};
 use crate::rng::Rng;
 use crate::sabotage::{Sabotage, broken};
+use crate::traffic::Traffic;
 use crate::types::{LinkState, Nanos};
 use netft_common::heartbeat::Addresses;
 use netft_common::wire::{Heartbeat, kind};
@@ -46,16 +47,17 @@ pub(crate) struct World {
     pub case: Case,
     pub nodes: Vec<Node>,
     pub networks: Networks,
+    pub traffic: Traffic,
     /// Print every event.
     pub trace: bool,
-    queue: Queue,
+    pub queue: Queue,
     flights: Store<Flight>,
     checks: Store<Check>,
     changes: Vec<Change>,
     /// By sender, receiver and network.
     addresses: Vec<Addresses>,
     frozen_until: Vec<Nanos>,
-    rng: Rng,
+    pub rng: Rng,
     wakes: u64,
 }
 
@@ -66,6 +68,7 @@ impl World {
             case: crate::plan::CALM.draw(0),
             nodes: Vec::new(),
             networks: Networks::default(),
+            traffic: Traffic::default(),
             trace: false,
             queue: Queue::default(),
             flights: Store::default(),
@@ -106,6 +109,7 @@ impl World {
             self.add_wake(at, node);
         }
         self.next_fault(0);
+        self.reset_traffic();
     }
 
     pub(crate) fn run(&mut self, checks: &mut Checks) -> Result<(), Broken> {
@@ -172,6 +176,9 @@ impl World {
                 let check = self.checks.take(number);
                 checks.check(self, check)
             }
+            Kind::Packet => self.packet(number as usize),
+            Kind::Arrival => self.packet_arrives(number, checks),
+            Kind::Recover => self.recover(number as usize),
         }
     }
 
@@ -239,6 +246,9 @@ impl World {
         while let Some(store) = self.nodes[node].detector.poll_store() {
             self.nodes[node].store(store);
             changed = true;
+        }
+        if changed {
+            self.rouse_data(node);
         }
         let now = self.nodes[node].clock.local(at);
         while let Some(request) = self.nodes[node].detector.poll_transmit(now) {

@@ -7,7 +7,8 @@
 //! ```
 
 use netft_sim::{
-    CALM, CUTS, Case, FAR, FLAPS, FREEZES, LOSS, MIXED, PLANS, Plan, ROUGH, STALLS, Simulator, Tally, report,
+    CALM, CUTS, Case, FAR, FLAPS, FREEZES, LOSS, MIXED, PLANS, Plan, ROUGH, STALLS, Simulator, TRAFFIC,
+    Tally, report,
 };
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -96,6 +97,12 @@ fn cuts_and_starved_engines_together_break_no_bound() {
 fn a_round_trip_longer_than_the_detection_time_is_no_reason() {
     let tally = run(&FAR, 30);
     assert!(tally.found > 20 && tally.up > 20, "{tally:?}");
+}
+
+#[test]
+fn no_packet_is_lost_with_its_route_and_none_arrives_twice() {
+    let tally = run(&TRAFFIC, 150);
+    assert!(tally.packets > 100_000 && tally.replayed > 1000 && tally.copies > 1000, "{tally:?}");
 }
 
 /// `NETFT_SIM_SECONDS` (20) of the seeds that `cargo xtask bench sim` begins with, on this one thread.

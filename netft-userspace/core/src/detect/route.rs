@@ -447,7 +447,8 @@ impl Route {
         self.hold_told = self.is_held_back();
         if old != state {
             if old == RouteState::Up {
-                self.covered_ns = self.seen.completed_sent_ns;
+                let covers_all = broken(Sabotage::CoversAll);
+                self.covered_ns = if covers_all { now } else { self.seen.completed_sent_ns };
             }
             self.state = state;
             self.since_ns = now;

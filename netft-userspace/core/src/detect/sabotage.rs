@@ -37,6 +37,8 @@ pub enum Sabotage {
     TrustsHosts,
     /// The last route to a peer is held back like any other.
     DampsLastRoute,
+    /// A route that goes down says that it has carried everything until then.
+    CoversAll,
     /// Some events are forgotten.
     LosesEvents,
 }

@@ -107,7 +107,7 @@ impl Checks {
     }
 
     /// Notes what broke, the first of what is watched.
-    fn broken(&mut self, world: &World, property: Property, what: String) {
+    pub(crate) fn broken(&mut self, world: &World, property: Property, what: String) {
         if self.broken.is_none() && self.only.is_none_or(|only| only == property) {
             self.broken = Some(Broken { property, at_ns: world.at, what });
         }
@@ -361,6 +361,11 @@ impl Checks {
     /// At the end everything has been mended: all is up, and events and views agree.
     pub(crate) fn finish(&mut self, world: &World) -> Tally {
         self.tally.simulated_ns = world.at;
+        let (lost, packets, replayed, copies) = world.traffic.outcome();
+        (self.tally.packets, self.tally.replayed, self.tally.copies) = (packets, replayed, copies);
+        if let Some(first) = lost.first() {
+            self.broken(world, Property::Lost, format!("{first}, and {} others", lost.len() - 1));
+        }
         for (index, node) in world.nodes.iter().enumerate() {
             let counters = node.detector.counters();
             self.tally.own_stalls += counters.stalls;

@@ -22,6 +22,10 @@ pub enum Property {
     Engine,
     /// Damping holds back as long as it says, and never the last route to a peer.
     Damping,
+    /// No packet is lost with its route.
+    Lost,
+    /// None is given to the application twice.
+    Twice,
     /// Events and views agree, nothing is lost, all comes back in the end.
     Whole,
 }
@@ -74,6 +78,12 @@ pub struct Tally {
     pub damped: u64,
     /// The largest time from a break to its verdict by an engine that wasn't away, in thousandths of the bound.
     pub worst_found: u64,
+    /// Packets sent, packets sent again because their route died, and copies that receivers dropped.
+    pub packets: u64,
+    /// See [`Self::packets`].
+    pub replayed: u64,
+    /// See [`Self::packets`].
+    pub copies: u64,
     /// Simulated time.
     pub simulated_ns: Nanos,
 }
@@ -95,6 +105,9 @@ impl Tally {
         self.postponed += other.postponed;
         self.damped += other.damped;
         self.worst_found = self.worst_found.max(other.worst_found);
+        self.packets += other.packets;
+        self.replayed += other.replayed;
+        self.copies += other.copies;
         self.simulated_ns += other.simulated_ns;
     }
 }

@@ -25,13 +25,15 @@ mod queue;
 mod rng;
 #[path = "../../src/shrink.rs"]
 mod shrink;
+#[path = "../../src/traffic.rs"]
+mod traffic;
 #[path = "../../src/world.rs"]
 mod world;
 
 pub use case::{Case, Fault, FaultKind};
 pub use checks::{Broken, Property, Tally};
 pub use detect::sabotage::{Sabotage, sabotage};
-pub use plan::{CALM, CUTS, FAR, FLAPS, FREEZES, LOSS, MIXED, PLANS, Plan, ROUGH, STALLS};
+pub use plan::{CALM, CUTS, FAR, FLAPS, FREEZES, LOSS, MIXED, PLANS, Plan, ROUGH, STALLS, TRAFFIC};
 pub use shrink::{Shrunk, report, shrink};
 
 pub(crate) use detect::sabotage;

@@ -2,7 +2,7 @@
 //! that it violates, watched alone, in some seed of the tests' plans; and the case must survive being cut down.
 
 use netft_sim_teeth::{
-    CALM, CUTS, FAR, FLAPS, MIXED, Plan, Property, STALLS, Sabotage, Simulator, sabotage, shrink,
+    CALM, CUTS, FAR, FLAPS, MIXED, Plan, Property, STALLS, Sabotage, Simulator, TRAFFIC, sabotage, shrink,
 };
 
 /// Seeds until it must have been noticed.
@@ -103,6 +103,11 @@ fn a_detector_that_trusts_every_host_is_noticed() {
 #[test]
 fn damping_of_the_last_route_is_noticed() {
     bites(Sabotage::DampsLastRoute, Property::Damping, &FLAPS);
+}
+
+#[test]
+fn a_route_that_claims_to_have_carried_all_is_noticed() {
+    bites(Sabotage::CoversAll, Property::Lost, &TRAFFIC);
 }
 
 #[test]
