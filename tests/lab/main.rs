@@ -12,6 +12,7 @@ mod failover;
 mod hostile;
 mod lifecycle;
 mod refusals;
+mod routes;
 mod support;
 mod survival;
 mod topology;

@@ -248,6 +248,22 @@ impl DataPlane {
         Ok(datagram)
     }
 
+    /// Seals a probe to be answered with `number`, as long as `datagram` is, which has room for that: whether the answer
+    /// comes says whether the route carries so much.
+    pub fn padded_probe(
+        &mut self,
+        peer: NodeId,
+        route: &DataRoute,
+        number: u64,
+        datagram: &mut [u8],
+    ) -> Result<(), NoSession> {
+        let rest = datagram.get_mut(HEADROOM..).ok_or(NoSession(peer))?;
+        rest.fill(0);
+        *rest.first_chunk_mut().ok_or(NoSession(peer))? = number.to_le_bytes();
+        let sequence = self.number(peer, 1)?;
+        self.seal_as(kind::PROBE, flags::SOLICIT, peer, route, sequence, datagram)
+    }
+
     fn seal_as(
         &mut self,
         kind: u8,
@@ -326,7 +342,8 @@ fn message<'a>(header: &Header, rest: &'a [u8]) -> Option<Message<'a>> {
         let is_partial = header.flags & flags::PARTIAL_CHECKSUM != 0;
         return Some(Message::Frame(rest, if is_partial { Checksum::Partial } else { Checksum::Complete }));
     }
-    let number = u64::from_le_bytes(rest.try_into().ok()?);
+    // What follows only makes it longer.
+    let number = u64::from_le_bytes(*rest.first_chunk::<PROBE_LEN>()?);
     let solicits = header.flags & flags::SOLICIT != 0;
     Some(Message::Probe(if solicits { Probe::Solicit(number) } else { Probe::Answer(number) }))
 }
@@ -503,6 +520,18 @@ mod tests {
         assert!(open(&mut b, &two).is_ok());
         assert!(open(&mut b, &sealed(&mut a, b"next")).is_ok(), "a reserved sequence is nobody else's");
         assert!(a.high_water() >= first + 2);
+    }
+
+    #[test]
+    fn a_padded_probe_is_a_probe_of_any_length() {
+        let (mut a, mut b) = ends(0, 0);
+        for length in [PROBE_LEN, 1000] {
+            let mut datagram = vec![7; HEADROOM + length];
+            a.padded_probe(node(2), &ROUTE, 99, &mut datagram).unwrap();
+            assert!(open(&mut b, &datagram[..datagram.len() - 1]).is_err(), "cut short");
+            assert_eq!(open(&mut b, &datagram).unwrap().message, Message::Probe(Probe::Solicit(99)));
+        }
+        assert!(a.padded_probe(node(2), &ROUTE, 99, &mut [0; HEADROOM + 7]).is_err());
     }
 
     #[test]

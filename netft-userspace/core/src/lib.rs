@@ -8,6 +8,7 @@
 //! - [`carry`]: which routes a frame takes, and what is sent again when one dies. Runs on the data thread.
 //! - [`data`]: one frame of cluster traffic, sealed and opened. Runs on the data thread.
 //! - [`offload`]: many frames that cross the adapter in one call, cut and merged. Runs on the data thread.
+//! - [`pmtu`], [`too_big`]: how large packets a route carries, and who is told. Run on the data thread.
 //! - [`keys`], [`adapter`], [`networks`], [`window`], [`bucket`]: what these need.
 #![forbid(unsafe_code)]
 
@@ -20,5 +21,7 @@ pub mod keys;
 pub mod membership;
 pub mod networks;
 pub mod offload;
+pub mod pmtu;
+pub mod too_big;
 pub mod types;
 pub mod window;

@@ -215,7 +215,10 @@ impl Daemon {
             state: view.map_or(RouteState::Down, |view| view.state),
             active,
             rtt_us: view.filter(|view| view.srtt_ns > 0).map(|view| us(view.srtt_ns)),
-            mtu: (info.mtu != 0).then_some(info.mtu),
+            mtu: info
+                .slot
+                .and_then(|slot| self.engine.route_mtu(slot))
+                .or((info.mtu != 0).then_some(info.mtu)),
             misses: view.map_or(0, |view| view.misses),
             last_change: view.map(|view| clock.format(view.since_ns)),
             reason: view.map_or(RouteReason::Starting, |view| view.reason),

@@ -117,6 +117,10 @@ pub struct Engine {
     /// Slots of an earlier daemon that [`Engine::set_route`] hasn't confirmed yet.
     adopted: BTreeSet<Slot>,
     routes: BTreeMap<Slot, RouteInstall>,
+    /// Rank and carried size of routes, as both threads were told.
+    sizes: BTreeMap<Slot, (u32, u16)>,
+    /// What the adapters of peers have.
+    peer_mtus: BTreeMap<NodeId, u16>,
     interfaces: BTreeMap<InterfaceNumber, (u32, LinkState)>,
     /// Hardware addresses of them.
     macs: BTreeMap<InterfaceNumber, [u8; 6]>,
@@ -222,6 +226,8 @@ impl Engine {
             pending: VecDeque::new(),
             adopted,
             routes: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+            peer_mtus: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             macs: BTreeMap::new(),
             turns: Turns::default(),
@@ -264,12 +270,18 @@ impl Engine {
     /// A peer's `netft0` is here: neighbour entries and the frame table follow. Idempotent.
     pub async fn set_peer_adapter(&mut self, peer: NodeId, adapter: Adapter) -> Result<(), EngineError> {
         self.data.set_peer(peer, adapter.mac);
+        if self.peer_mtus.insert(peer, adapter.mtu) != Some(adapter.mtu) {
+            self.take_sizes();
+        }
         Ok(self.adapter.set_peer(peer, adapter)?)
     }
 
     /// It is gone. Idempotent.
     pub async fn remove_peer_adapter(&mut self, peer: NodeId) {
         self.data.remove_peer(peer);
+        if self.peer_mtus.remove(&peer).is_some() {
+            self.take_sizes();
+        }
         self.adapter.remove_peer(peer);
     }
 
@@ -362,6 +374,9 @@ impl Engine {
                 false => EngineInput::Told(text),
             });
             self.pending.extend(inputs);
+        }
+        if self.data.board.sizes_changed.swap(false, Ordering::AcqRel) {
+            self.take_sizes();
         }
         if let Some(input) = self.pending.pop_front() {
             return Some(input);

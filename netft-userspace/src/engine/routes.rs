@@ -2,7 +2,7 @@
 
 use super::neighbours::{self, Neighbour};
 use super::xsk::Headers;
-use super::{Engine, EngineError, data, detection, now};
+use super::{Engine, EngineError, EngineInput, data, detection, now};
 use crate::sys::socket::SocketAddress;
 use netft_common::map::SlotConfig;
 use netft_common::wire::{ENCAPSULATION_BYTES, PORT};
@@ -10,6 +10,7 @@ use netft_core::data::{DataKeys, DataRoute};
 use netft_core::detect::{Adopted, RouteSetup};
 use netft_core::membership::RouteInstall;
 use netft_core::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot, address_from_bytes};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,6 +64,7 @@ impl Engine {
         self.data.remove_route(slot);
         self.loaded.shared.slots.store(slot.index(), &SlotConfig::default());
         self.routes.remove(&slot);
+        self.sizes.remove(&slot);
         self.sockets.bury();
         self.update_mtu();
     }
@@ -101,7 +103,7 @@ impl Engine {
             slot,
             peer,
             interface,
-            metric: route.metric,
+            metric: self.rank(route),
             timing: route.timing,
             first_sequence,
             adopted,
@@ -109,7 +111,9 @@ impl Engine {
         let data_route = data::Route {
             peer,
             interface,
-            metric: route.metric,
+            metric: self.rank(route),
+            largest: claimed(route),
+            carried: self.carried(route),
             data: DataRoute {
                 local: route.config.local,
                 remote: route.config.remote,
@@ -155,14 +159,79 @@ impl Engine {
         any
     }
 
-    /// What fits through every route, so that any of them can take over.
+    /// What fits through every route as its interfaces claim, so that any of them can take over, and is fit for the
+    /// adapters of all peers. Where a claim turns out to be wrong, the route ranks behind others; the claim counts
+    /// nonetheless, unless a peer has no route that holds what it claims.
     pub(super) fn wanted_mtu(&self) -> u16 {
         let largest = u16::try_from(data::MAX_FRAME - 18).unwrap_or(u16::MAX);
-        match self.routes.values().map(|route| route.mtu).min() {
-            None => self.options.adapter.mtu,
-            Some(mtu) => u16::try_from(mtu.saturating_sub(ENCAPSULATION_BYTES.into()))
-                .map_or(largest, |mtu| mtu.clamp(SMALLEST_MTU, largest)),
+        let Some(claimed) = self.routes.values().map(claimed).min() else {
+            return self.options.adapter.mtu;
+        };
+        let mut best: BTreeMap<u16, u16> = BTreeMap::new();
+        for route in self.routes.values() {
+            let carried = self.carried(route);
+            best.entry(route.config.peer).and_modify(|most| *most = carried.max(*most)).or_insert(carried);
         }
+        let fits = best.into_values().fold(claimed, u16::min).saturating_sub(ENCAPSULATION_BYTES);
+        let theirs = self.peer_mtus.values().copied().min().unwrap_or(largest);
+        fits.min(theirs).clamp(SMALLEST_MTU, largest)
+    }
+
+    /// Bytes of an IP packet that a route carries, as far as is known.
+    fn carried(&self, route: &RouteInstall) -> u16 {
+        let found = self.data.board.size(route.slot).carried.load(Ordering::Relaxed);
+        let claimed = claimed(route);
+        u16::try_from(found).ok().filter(|found| *found != 0).map_or(claimed, |found| found.min(claimed))
+    }
+
+    /// The metric by which routes are chosen: those that don't carry full frames come after all others.
+    fn rank(&self, route: &RouteInstall) -> u32 {
+        const NARROW: u32 = 1 << 31;
+        let full = self.adapter.identity().mtu.saturating_add(ENCAPSULATION_BYTES);
+        match self.carried(route) < full.min(claimed(route)) {
+            true => route.metric.saturating_add(NARROW),
+            false => route.metric,
+        }
+    }
+
+    /// What a route was found to carry, in bytes of an IP packet; `None` if nobody has looked yet.
+    pub fn route_mtu(&self, slot: Slot) -> Option<u32> {
+        let found = self.data.board.size(slot).carried.load(Ordering::Relaxed);
+        u32::try_from(found).ok().filter(|found| *found != 0 && self.routes.contains_key(&slot))
+    }
+
+    /// Some routes carry something else than was known: they may rank differently, and the adapter follows.
+    pub(super) fn take_sizes(&mut self) {
+        self.update_mtu();
+        let routes: Vec<RouteInstall> = self.routes.values().cloned().collect();
+        for route in routes {
+            let now = (self.rank(&route), self.carried(&route));
+            if self.sizes.get(&route.slot) == Some(&now) {
+                continue;
+            }
+            let before = self.sizes.insert(route.slot, now).map_or(claimed(&route), |(_, carried)| carried);
+            if let Err(error) = self.install(route.slot) {
+                self.note(error.to_string());
+            }
+            if before != now.1 {
+                self.tell_size(&route, now.1);
+            }
+        }
+    }
+
+    fn tell_size(&mut self, route: &RouteInstall, carried: u16) {
+        let (local, remote) =
+            (address_from_bytes(route.config.local), address_from_bytes(route.config.remote));
+        let input = match claimed(route) {
+            claimed if carried < claimed => EngineInput::Note(format!(
+                "the route {local} -> {remote} carries packets of {carried} bytes only, although its interfaces have an MTU of \
+                 {claimed}: it is used last; give what lies between the same MTU"
+            )),
+            _ => EngineInput::Told(format!(
+                "the route {local} -> {remote} carries packets of {carried} bytes again"
+            )),
+        };
+        self.pending.push_back(input);
     }
 
     fn update_mtu(&mut self) {
@@ -178,6 +247,11 @@ fn same_session(old: &SlotConfig, new: &SlotConfig) -> bool {
     old.generation != 0
         && (old.peer, old.local, old.remote) == (new.peer, new.local, new.remote)
         && (old.key_epoch, old.send_key, old.receive_key) == (new.key_epoch, new.send_key, new.receive_key)
+}
+
+/// Bytes of an IP packet that both interfaces of a route claim to carry.
+fn claimed(route: &RouteInstall) -> u16 {
+    u16::try_from(route.mtu).unwrap_or(u16::MAX)
 }
 
 fn is_unicast(mac: &[u8; 6]) -> bool {

@@ -106,11 +106,11 @@ pub fn open_udp(local: IpAddr, port: u16, interface: &str) -> io::Result<OwnedFd
         set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &on)?;
         set(fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, &on)?;
         set(fd, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &traffic_class)?;
-        set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DO)?;
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_PROBE)?;
     } else {
         set(fd, libc::IPPROTO_IP, libc::IP_FREEBIND, &on)?;
         set(fd, libc::IPPROTO_IP, libc::IP_TOS, &traffic_class)?;
-        set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DO)?;
+        set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_PROBE)?;
     }
     // Above 6 the kernel wants CAP_NET_ADMIN, which netftd has; without it the DSCP still stands.
     let _ = set(fd, libc::SOL_SOCKET, libc::SO_PRIORITY, &(7 as libc::c_int));

@@ -200,6 +200,7 @@ pub const PARTS: &[Part] = &[
             cargo(&["xtask", "bench", "detect", "--short"]),
             cargo(&["xtask", "bench", "flood", "--short"]),
             cargo(&["xtask", "bench", "frames", "--short"]),
+            cargo(&["xtask", "bench", "loss", "--short"]),
             cargo(&["xtask", "bench", "scale", "--short"]),
             cargo(&["xtask", "bench", "sim", "--short"]),
         ],

@@ -1,7 +1,8 @@
 //! What data threads and the control thread tell each other, by atomics: mostly about the interfaces' AF_XDP sockets.
 
+use netft_common::map::MAX_SLOTS;
 use netft_core::carry::Policy;
-use netft_core::types::InterfaceNumber;
+use netft_core::types::{InterfaceNumber, Slot};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// One line per interface.
@@ -16,6 +17,19 @@ pub struct Board {
     pub adapter_lost: AtomicBool,
     /// [`Policy::to_word`]; the control thread writes it.
     policy: AtomicU64,
+    /// By slot.
+    sizes: Box<[Size]>,
+    /// One of them carries something else now.
+    pub sizes_changed: AtomicBool,
+}
+
+/// How large packets one route carries.
+#[derive(Debug, Default)]
+pub struct Size {
+    /// Bytes of an IP packet, 0 = nobody has looked yet. The leader writes it.
+    pub carried: AtomicU64,
+    /// Number of the newest answer to a padded probe, 0 = taken note of.
+    pub answer: AtomicU64,
 }
 
 impl Default for Board {
@@ -26,6 +40,8 @@ impl Default for Board {
             stop: AtomicBool::new(false),
             adapter_lost: AtomicBool::new(false),
             policy: AtomicU64::new(Policy::default().to_word()),
+            sizes: (0..MAX_SLOTS).map(|_| Size::default()).collect(),
+            sizes_changed: AtomicBool::new(false),
         }
     }
 }
@@ -65,6 +81,11 @@ impl Board {
     /// From the next frame on.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(policy.to_word(), Ordering::Relaxed);
+    }
+
+    /// What a route carries.
+    pub fn size(&self, slot: Slot) -> &Size {
+        &self.sizes[slot.index()]
     }
 
     /// An interface's line.

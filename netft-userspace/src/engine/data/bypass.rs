@@ -209,13 +209,17 @@ impl Bypass {
     }
 }
 
-/// Whether the peer at the end of a route would answer a probe: heartbeats complete over it, and its engine ticks.
+/// Whether the peer at the end of a route would answer a probe that went by AF_XDP.
 pub(super) fn would_answer(maps: &SharedMaps, slot: usize, route: &Route, now: Nanos) -> bool {
+    route.headers.is_some() && is_awake(maps, slot, route, now)
+}
+
+/// Whether a peer would answer over a route: heartbeats complete over it, and its engine ticks.
+pub(super) fn is_awake(maps: &SharedMaps, slot: usize, route: &Route, now: Nanos) -> bool {
     let state = maps.states.get(slot);
     let proof =
         state.completed_sent_ns.load(Ordering::Relaxed).max(state.confirmed_sent_ns.load(Ordering::Relaxed));
     let tick = state.peer_tick_ns.load(Ordering::Relaxed);
-    route.headers.is_some()
-        && now.saturating_sub(proof) < route.patience_ns
+    now.saturating_sub(proof) < route.patience_ns
         && now.saturating_sub(tick) < STALE_TICK_NS.max(route.patience_ns)
 }

@@ -117,6 +117,10 @@ impl Worker {
     /// A route is about to go, or to become another one.
     pub(super) fn recover_removed(&mut self, slot: Slot) {
         self.routes[slot.index()] = None;
+        if let Some(leader) = &mut self.leader {
+            leader.sizes.remove_route(slot);
+            self.shared.board.size(slot).carried.store(0, Ordering::Relaxed);
+        }
         self.carrier.remove_route(slot);
         if self.recover_route(slot) > 0 {
             self.send_runs();

@@ -2,7 +2,7 @@
 
 use super::counters::{Loss, Status};
 use super::worker::{Listening, Worker};
-use super::{HelloFrame, MAX_HELLO, Socket};
+use super::{HelloFrame, MAX_HELLO, Socket, sizes};
 use crate::engine::xsk::headers;
 use crate::sys;
 use crate::sys::socket::{Neighbour, send_to};
@@ -125,6 +125,9 @@ impl Worker {
                 continue;
             }
             match arrived.probe {
+                Probe::Answer(number) if sizes::is_about(number) => {
+                    self.shared.board.size(arrived.slot).answer.store(number, Ordering::Relaxed);
+                }
                 Probe::Answer(number) => {
                     self.shared.board.line(route.interface).answer.store(number, Ordering::Relaxed);
                 }
@@ -189,7 +192,7 @@ impl Intake<'_> {
 }
 
 /// Writes a packet into `netft0`.
-fn put(mut tap: &File, status: &Status, packet: Packet<'_>) {
+pub(super) fn put(mut tap: &File, status: &Status, packet: Packet<'_>) {
     let parts = [bytemuck::bytes_of(&packet.header), packet.bytes].map(IoSlice::new);
     match tap.write_vectored(&parts) {
         // All or nothing: there are no parts of packets.

@@ -20,6 +20,7 @@ mod incoming;
 mod outgoing;
 mod prover;
 mod runs;
+mod sizes;
 mod worker;
 
 use super::AbortOnPanic;
@@ -101,8 +102,12 @@ pub struct Route {
     pub peer: NodeId,
     /// The local interface.
     pub interface: InterfaceNumber,
-    /// Its network's metric; lower is better.
+    /// Its rank: its network's metric, and more if it doesn't carry full frames. Lower is better.
     pub metric: u32,
+    /// Bytes of an IP packet that both its interfaces claim to carry.
+    pub largest: u16,
+    /// Bytes of an IP packet that it carries, as far as is known.
+    pub carried: u16,
     /// What sealing needs.
     pub data: DataRoute,
     /// The local endpoint's socket.

@@ -2,12 +2,16 @@
 
 use super::carrier::Ways;
 use super::counters::Loss;
+use super::incoming::put;
+use super::sizes::longest_datagram;
 use super::worker::Worker;
 use crate::engine::xsk::port::{BATCH, Full};
-use crate::sys::socket;
+use crate::sys::{self, socket};
 use netft_common::map::MAX_NODES;
+use netft_common::wire::ENCAPSULATION_BYTES;
 use netft_core::data::{FrameDestination, HEADROOM};
-use netft_core::offload::{Cut, MAX_PACKET, VirtioHeader};
+use netft_core::offload::{Cut, MAX_PACKET, Packet, VirtioHeader};
+use netft_core::too_big;
 use netft_core::types::{NodeId, Slot};
 use std::io::Read as _;
 use std::sync::atomic::Ordering;
@@ -98,8 +102,10 @@ impl Worker {
         };
         // The first frame is as long as any.
         let length = HEADROOM + cut.frame_len(0);
-        if length > super::BUFFER {
+        if length > longest_datagram(route, route.carried).min(super::BUFFER) {
+            let fits = route.carried.saturating_sub(ENCAPSULATION_BYTES);
             self.status.lose(Loss::TooLong, cut.len());
+            self.complain(cut.packet(), fits);
             return;
         }
         let fits =
@@ -110,6 +116,17 @@ impl Worker {
                 true => self.enqueue_bypass(slot, cut, index, sequence),
                 false => self.enqueue_run(slot, cut, index, sequence),
             }
+        }
+    }
+
+    /// Tells the sender of a packet how large it may be, as a router would that can't pass it on.
+    fn complain(&mut self, packet: &[u8], fits: u16) {
+        let mut answer = [0; too_big::LONGEST];
+        if let Some(length) = too_big::answer(packet, fits, &mut answer)
+            && self.complaints.take(sys::boottime())
+        {
+            let header = VirtioHeader::default();
+            put(&self.tap, &self.status, Packet { header, bytes: &answer[..length], frames: 0 });
         }
     }
 

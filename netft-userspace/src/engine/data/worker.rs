@@ -8,6 +8,7 @@ use super::incoming::{Arrived, Taken};
 use super::outgoing::READ;
 use super::prover::By;
 use super::runs::Runs;
+use super::sizes::Sizes;
 use super::{Command, HelloFrame, Route, Shared, Socket};
 use crate::sys;
 use crate::sys::socket::{BATCH, Batch, MAX_MESSAGE, Neighbour, send_to};
@@ -39,6 +40,8 @@ pub(super) struct Worker {
     pub(super) bypass: Bypass,
     pub(super) runs: Runs,
     pub(super) carrier: Carrier,
+    /// Answers to packets that are too large.
+    pub(super) complaints: Bucket,
     pub(super) merger: Merger,
     /// Probes that arrived in the batch that is being looked at.
     pub(super) probes: Vec<Arrived>,
@@ -64,6 +67,7 @@ pub(super) struct Leader {
     pub(super) known_hellos: Bucket,
     /// Hellos from others.
     pub(super) strange_hellos: Bucket,
+    pub(super) sizes: Sizes,
 }
 
 impl Leader {
@@ -76,6 +80,7 @@ impl Leader {
             hellos,
             known_hellos: Bucket::new(sys::boottime(), 1024, 500_000),
             strange_hellos: Bucket::new(sys::boottime(), 256, 5_000_000),
+            sizes: Sizes::new(),
         }
     }
 }
@@ -108,6 +113,7 @@ impl Worker {
             routes: (0..MAX_SLOTS).map(|_| None).collect(),
             runs: Runs::new(),
             carrier: Carrier::new(keep_bytes),
+            complaints: Bucket::new(sys::boottime(), 32, 10_000_000),
             probes: Vec::with_capacity(crate::engine::xsk::port::BATCH.max(BATCH)),
             leader,
             commands,
@@ -125,7 +131,8 @@ impl Worker {
             let now = sys::boottime();
             let mut timeout_ns = self.bypass.due_ns(now).map(|due_ns| due_ns.saturating_sub(now));
             if let Some(leader) = &self.leader {
-                let pause_ns = leader.looks.pause_ns(now);
+                let measure_ns = leader.sizes.due_ns().saturating_sub(now);
+                let pause_ns = leader.looks.pause_ns(now).min(measure_ns);
                 timeout_ns = Some(timeout_ns.unwrap_or(pause_ns).min(pause_ns));
             }
             if sys::poll(&mut fds, timeout_ns).is_err() {
@@ -136,6 +143,9 @@ impl Worker {
             if fds[WAKE].revents != 0 {
                 sys::clear(self.wake.as_fd());
                 changed = self.take_commands();
+                if let Some(leader) = &mut self.leader {
+                    leader.sizes.look_now();
+                }
             }
             // The detection thread wakes us when a route comes or goes.
             self.recover();
@@ -171,6 +181,7 @@ impl Worker {
             }
             self.bypass.count_losses(now, &self.status);
             self.prove(now);
+            self.measure(now);
             self.bypass.flush();
             self.stamp_kept();
         }
@@ -220,6 +231,9 @@ impl Worker {
                         self.recover_removed(slot);
                     }
                     self.runs.forget(slot);
+                    if let Some(leader) = &mut self.leader {
+                        leader.sizes.set_route(sys::boottime(), slot, route.largest);
+                    }
                     self.carrier.set_route(slot, &route);
                     self.routes[slot.index()] = Some(*route);
                 }

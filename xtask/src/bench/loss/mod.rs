@@ -61,17 +61,17 @@ impl Cut {
 
 fn failover(form: Form) -> Result<PartRecord> {
     let what = "silent cuts of the active route under 10 000 UDP packets/s, policy failover";
-    measure_once("failover", what, |monitor| alone(form, monitor, "failover"))
+    measure_once("failover", what, |_| alone(form, "failover"))
 }
 
 fn spread(form: Form) -> Result<PartRecord> {
     let what = "silent cuts of the flow's route under 10 000 UDP packets/s, policy spread";
-    measure_once("spread", what, |monitor| alone(form, monitor, "spread"))
+    measure_once("spread", what, |_| alone(form, "spread"))
 }
 
 fn duplicate(form: Form) -> Result<PartRecord> {
     let what = "silent cuts of the active route under 10 000 UDP packets/s, policy duplicate";
-    measure_once("duplicate", what, |monitor| alone(form, monitor, "duplicate"))
+    measure_once("duplicate", what, |_| alone(form, "duplicate"))
 }
 
 fn bed(policy: &str) -> Result<Bed> {
@@ -90,7 +90,7 @@ fn flow(bed: &Bed, limit: Duration) -> Result<Flow> {
 }
 
 /// The flow, and nothing beside it.
-fn alone(form: Form, _monitor: &Monitor, policy: &str) -> Result<Findings> {
+fn alone(form: Form, policy: &str) -> Result<Findings> {
     let cuts: u32 = if form == Form::Full { 50 } else { 3 };
     let bed = bed(policy)?;
     let flow = flow(&bed, DISTANCE * (cuts * 4))?;
@@ -249,13 +249,15 @@ fn told(report: &FlowReport, done: &[Cut]) -> String {
 }
 
 /// The worst cuts, with what the machine did meanwhile.
-fn longest(done: &[Cut], stalls: &[u64], _monitor: &Monitor) -> Vec<String> {
+fn longest(done: &[Cut], stalls: &[u64], monitor: &Monitor) -> Vec<String> {
     let mut order: Vec<usize> = (0..done.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(stalls[*index]));
     let line = |index: &usize| {
         let cut = &done[*index];
+        let gap = monitor.longest_gap(cut.cut_ns, cut.cut_ns + DETECTION_NS + stalls[*index]);
+        let machine = gap.map_or("the machine shows no gap then".to_string(), |gap| gap.to_string());
         format!(
-            "TCP stood still for {:.1} ms around a cut of net{}, which was found after {:.1} ms",
+            "TCP stood still for {:.1} ms around a cut of net{}, which was found after {:.1} ms; {machine}",
             Duration::from_nanos(stalls[*index]).as_secs_f64() * 1e3,
             cut.network,
             Duration::from_nanos(cut.found_after_ns()).as_secs_f64() * 1e3,
