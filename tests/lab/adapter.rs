@@ -107,6 +107,28 @@ fn multicast_and_broadcast_reach_all_peers() {
     }
 }
 
+/// As on machines made from one image: the first interface has the MAC of somebody else's, from which both make the same
+/// identity. (Frames go by the other network: a switch can't tell the two ports apart.)
+#[test]
+fn of_two_nodes_with_one_identity_the_higher_id_takes_another() {
+    let lab = cluster(&options(2, 2));
+    let mac_of =
+        |node: &str| output_of(&lab, node, &["cat", "/sys/class/net/net1/address"]).trim().to_owned();
+    let usual = adapter(&lab, "n1").unwrap();
+    let mac = mac_of("n1");
+    lab.stop("n2").unwrap();
+    output_of(&lab, "n2", &["ip", "link", "set", "dev", "net1", "address", &mac]);
+    lab.start("n2").unwrap();
+    eventually("n2 has given way and can be reached", PATIENCE, || {
+        let [own, other] = ["n1", "n2"].map(|node| adapter(&lab, node).unwrap());
+        assert_eq!((own.mac.as_str(), own.ipv4), (usual.mac.as_str(), usual.ipv4), "n1 keeps its identity");
+        let differs = own.mac != other.mac && own.ipv4 != other.ipv4 && own.ipv6 != other.ipv6;
+        let target = other.ipv4.to_string();
+        let ping = || lab.exec("n1", &["ping", "-c1", "-W1", &target]).unwrap().status.success();
+        (differs && ping()).then_some(())
+    });
+}
+
 #[test]
 fn neighbours_are_known_without_asking() {
     let lab = cluster(&options(3, 1));
