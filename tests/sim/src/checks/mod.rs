@@ -361,6 +361,7 @@ impl Checks {
     /// At the end everything has been mended: all is up, and events and views agree.
     pub(crate) fn finish(&mut self, world: &World) -> Tally {
         self.tally.simulated_ns = world.at;
+        self.tally.faults = world.case.faults.len() as u64;
         let (lost, packets, replayed, copies) = world.traffic.outcome();
         (self.tally.packets, self.tally.replayed, self.tally.copies) = (packets, replayed, copies);
         if let Some(first) = lost.first() {

@@ -78,6 +78,8 @@ pub struct Tally {
     pub damped: u64,
     /// The largest time from a break to its verdict by an engine that wasn't away, in thousandths of the bound.
     pub worst_found: u64,
+    /// Faults that began and ended.
+    pub faults: u64,
     /// Packets sent, packets sent again because their route died, and copies that receivers dropped.
     pub packets: u64,
     /// See [`Self::packets`].
@@ -105,6 +107,7 @@ impl Tally {
         self.postponed += other.postponed;
         self.damped += other.damped;
         self.worst_found = self.worst_found.max(other.worst_found);
+        self.faults += other.faults;
         self.packets += other.packets;
         self.replayed += other.replayed;
         self.copies += other.copies;

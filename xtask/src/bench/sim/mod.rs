@@ -6,7 +6,7 @@ use super::{Form, Part};
 use crate::test::workspace_root;
 use anyhow::Result;
 use netft_sim::{
-    CALM, CUTS, FAR, FLAPS, FREEZES, LOSS, MIXED, Plan, ROUGH, STALLS, Simulator, Tally, report,
+    CALM, CUTS, FAR, FLAPS, FREEZES, LOSS, MIXED, Plan, ROUGH, STALLS, Simulator, TRAFFIC, Tally, report,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 /// Each part of the full form goes on until it has done both: nine parts make 10 000 seeds and 200 hours.
 const SEEDS: u64 = 1_112;
 const HOURS: f64 = 22.3;
+/// Of the part with packets, whose cases are those of the tests: as many faults, each begun and mended.
+const STEPS: u64 = 24_000;
 /// How long the short form takes.
 const SHORT: Duration = Duration::from_secs(10);
 /// How often it says how far it is.
@@ -58,10 +60,15 @@ pub(super) const PARTS: &[Part] = &[
         run: |form| part(form, &FAR, "a round trip longer than the detection time"),
         short: false,
     },
+    Part {
+        name: "traffic",
+        run: |form| part(form, &TRAFFIC, "packets flow while one path after the other fails"),
+        short: false,
+    },
 ];
 
 fn part(form: Form, plan: &'static Plan, what: &'static str) -> Result<PartRecord> {
-    measure_once(plan.name, what, |_| Ok(findings(form, &simulate(form, plan))))
+    measure_once(plan.name, what, |_| Ok(findings(form, plan, &simulate(form, plan))))
 }
 
 /// The sum, and how long it took.
@@ -79,6 +86,7 @@ fn simulate(form: Form, plan: &Plan) -> (Sum, Duration) {
                     one_seed(&mut simulator, plan, seed, &sum);
                     let sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     let done = match form {
+                        Form::Full if plan.packets_per_s > 0 => sum.tally.faults >= STEPS,
                         Form::Full => sum.seeds >= SEEDS && hours(sum.tally.simulated_ns) >= HOURS,
                         Form::Short => began.elapsed() >= SHORT,
                     };
@@ -102,11 +110,14 @@ fn simulate(form: Form, plan: &Plan) -> (Sum, Duration) {
 }
 
 fn one_seed(simulator: &mut Simulator, plan: &Plan, seed: u64, sum: &Mutex<Sum>) {
-    let case = plan.draw_for_bench(seed);
+    let (case, prefix) = match plan.packets_per_s {
+        0 => (plan.draw_for_bench(seed), "bench-"),
+        _ => (plan.draw(seed), ""),
+    };
     let outcome = simulator.run(&case);
     let told = outcome.as_ref().err().map(|broken| {
         let folder = workspace_root().join("target/sim");
-        format!("bench-{}:{seed}: {}", plan.name, report(simulator, &case, broken, &folder))
+        format!("{prefix}{}:{seed}: {}", plan.name, report(simulator, &case, broken, &folder))
     });
     let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     sum.seeds += 1;
@@ -120,7 +131,7 @@ fn one_seed(simulator: &mut Simulator, plan: &Plan, seed: u64, sum: &Mutex<Sum>)
     sum.broken.extend(told);
 }
 
-fn findings(form: Form, (sum, took): &(Sum, Duration)) -> Findings {
+fn findings(form: Form, plan: &Plan, (sum, took): &(Sum, Duration)) -> Findings {
     let tally = &sum.tally;
     let hours_done = hours(tally.simulated_ns);
     let seconds = took.as_secs_f64();
@@ -144,6 +155,10 @@ fn findings(form: Form, (sum, took): &(Sum, Duration)) -> Findings {
             "own_stalls": tally.own_stalls,
             "postponed_verdicts": tally.postponed,
             "damped": tally.damped,
+            "faults": tally.faults,
+            "packets": tally.packets,
+            "packets_sent_again": tally.replayed,
+            "copies_dropped": tally.copies,
             "worst_detection_of_its_bound": rounded(count(tally.worst_found) / 1e3),
             "by_size": table(&sum.sizes),
         }),
@@ -159,9 +174,18 @@ fn findings(form: Form, (sum, took): &(Sum, Duration)) -> Findings {
         "looked at: {} dead routes, {} mended ones, {} one-way losses, {} disagreements, {} stalled engines",
         tally.found, tally.up, tally.named, tally.disagreed, tally.stalled
     ));
+    if tally.packets > 0 {
+        findings.lines.push(format!(
+            "{} faults; {} packets, {} sent again, {} copies dropped",
+            tally.faults, tally.packets, tally.replayed, tally.copies
+        ));
+    }
     findings.lines.extend(sum.broken.iter().cloned());
     findings.bounds.push(Bound::none("seeds that broke a property", sum.broken_seeds));
-    if form == Form::Full {
+    if form == Form::Full && plan.packets_per_s > 0 {
+        let missing = usize::try_from(STEPS.saturating_sub(tally.faults)).unwrap_or(usize::MAX);
+        findings.bounds.push(Bound::none(&format!("faults missing of {STEPS}"), missing));
+    } else if form == Form::Full {
         let missing = usize::try_from(SEEDS.saturating_sub(sum.seeds)).unwrap_or(usize::MAX);
         findings.bounds.push(Bound::none(&format!("seeds missing of {SEEDS}"), missing));
         let missing = rounded((HOURS - hours_done).max(0.0));
