@@ -13,6 +13,7 @@ mod data;
 mod frame;
 mod hello;
 mod mutate;
+mod packet;
 
 use mutate::Mutator;
 use std::path::PathBuf;
@@ -99,6 +100,11 @@ fn frames() {
 }
 
 #[test]
+fn packets() {
+    Corpus::read("packet").run(100_000, |inputs| Box::new(packet::target(inputs)));
+}
+
+#[test]
 fn control_requests() {
     Corpus::read("control")
         .with_words(control::WORDS)
@@ -116,6 +122,7 @@ fn write_corpus() {
     Corpus::write("hello", &hello::corpus());
     Corpus::write("data", &data::corpus());
     Corpus::write("frame", &frame::corpus());
+    Corpus::write("packet", &packet::corpus());
     Corpus::write("control", &control::corpus());
     Corpus::write("config", &config::corpus());
 }
