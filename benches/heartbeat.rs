@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netft_common::heartbeat::{self, Tables};
-use netft_common::map::{EngineState, NodeConfig, SlotConfig, SlotState};
+use netft_common::map::{EngineState, KeySet, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
 use netft_common::siphash::siphash;
 use netft_common::wire::Heartbeat;
@@ -30,8 +30,8 @@ impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         (slot == 0).then_some(&self.config)
     }
-    fn generation(&self, config: &SlotConfig) -> u32 {
-        config.generation
+    fn read(&self, word: &u32) -> u32 {
+        *word
     }
     fn state(&self, slot: u32) -> Option<&SlotState> {
         (slot == 0).then_some(&self.state)
@@ -57,8 +57,7 @@ fn node(id: u16, local: [u8; 4], peer: u16, remote: [u8; 4]) -> Memory {
             peer,
             local: mapped(local),
             remote: mapped(remote),
-            send_key: KEY,
-            receive_key: KEY,
+            keys: [KeySet::sending(1, KEY, KEY), KeySet::default()],
             ..SlotConfig::default()
         },
         state: SlotState::default(),

@@ -22,10 +22,10 @@ pub trait Tables {
     fn node(&self) -> Option<&NodeConfig>;
     /// The engine's liveness.
     fn engine(&self) -> Option<&EngineState>;
-    /// Configuration of a slot, `None` if out of range. May change under the reader: see [`Tables::generation`].
+    /// Configuration of a slot, `None` if out of range. May change under the reader: see [`Tables::read`].
     fn config(&self, slot: u32) -> Option<&SlotConfig>;
-    /// `config.generation` read again from memory, to see that nothing changed meanwhile.
-    fn generation(&self, config: &SlotConfig) -> u32;
+    /// A word of it (generation or epoch) read again from memory, to see that nothing changed meanwhile.
+    fn read(&self, word: &u32) -> u32;
     /// Evidence of a slot, `None` if out of range.
     fn state(&self, slot: u32) -> Option<&SlotState>;
     /// Whether the address is one of this node's.
@@ -169,7 +169,7 @@ pub fn find_slot<'a, T: Tables>(
         && let Some(config) = tables.config(header.slot)
     {
         // Taken before anything else is read: whoever reuses the slot meanwhile changes it.
-        let generation = tables.generation(config);
+        let generation = tables.read(&config.generation);
         if generation != 0 && words(&config.local) == addresses.destination {
             if words(&config.remote) != addresses.source {
                 return Err(Reject::Source.into());
@@ -200,10 +200,9 @@ pub fn answer<T: Tables>(
     if header.destination != node.node_id {
         return Err(Reject::Destination.into());
     }
-    if header.key_epoch != config.key_epoch {
-        return Err(Reject::Epoch.into());
-    }
-    if leg.tag != tag(config.receive_key, addresses, leg) {
+    let keys = config.keys_of(header.key_epoch).ok_or(Reject::Epoch)?;
+    let send_key = keys.send_key;
+    if leg.tag != tag(keys.receive_key, addresses, leg) {
         return Err(Reject::Tag.into());
     }
     let now_ns = tables.now_ns();
@@ -220,15 +219,23 @@ pub fn answer<T: Tables>(
     let (Some(state), Some(engine)) = (tables.state(header.slot), tables.engine()) else {
         return Err(Reject::Slot.into());
     };
-    // All that was read belongs to one life of the slot, or nothing counts.
-    if tables.generation(config) != generation {
+    // All that was read belongs to one life of the slot and to one epoch, or nothing counts.
+    if tables.read(&config.generation) != generation {
         return Err(Reject::Slot.into());
+    }
+    if tables.read(&keys.epoch) != header.key_epoch {
+        return Err(Reject::Epoch.into());
     }
     let (highest, arrival_ns) = per_leg(state, header.kind);
     accept_sequence(tables, highest, header.sequence)?;
 
     advance(tables, arrival_ns, now_ns);
-    tables.store(&state.peer_flags, u64::from(header.flags));
+    // Answers are made with the keys of what they answer, so only leg 1 says which ones the peer has chosen.
+    let chosen = match header.kind {
+        kind::REQUEST => u64::from(header.key_epoch) << 32,
+        _ => tables.load(&state.peer_flags) & !u64::from(u32::MAX),
+    };
+    tables.store(&state.peer_flags, chosen | u64::from(header.flags));
     if header.kind != kind::REQUEST && leg.tick_age_ns != u64::MAX {
         // The leg left after the stamp it echoes was made, so the tick is no older than this. Counting from the
         // arrival would let a delayed leg make a dead engine look alive.
@@ -251,20 +258,24 @@ pub fn answer<T: Tables>(
     if leg.header.kind == kind::REQUEST {
         leg.responder_sent_ns = now_ns;
     }
-    leg.header = own_header(node, config, flags, leg.header.kind + 1, leg.header.sequence);
+    leg.header = Header {
+        kind: leg.header.kind + 1,
+        key_epoch: header.key_epoch,
+        ..own_header(node, config, flags, header.sequence)
+    };
     leg.tick_age_ns = tick_age(tables.load(&engine.tick_ns), now_ns);
     leg.vouch_index = 0;
     leg.down_slot = NO_SLOT;
     leg.down_reason = 0;
     leg.reserved = 0;
     let back = Addresses::new(config.local, config.remote);
-    leg.tag = tag(config.send_key, &back, leg);
+    leg.tag = tag(send_key, &back, leg);
     Ok(Answer::Reply)
 }
 
 /// Leg 1, ready to be sent from `config.local` to `config.remote`. For the engine, just before it sends: `now_ns`
 /// is the send stamp that all evidence counts from. `notice` tells the peer which of *its* slots' far end is down,
-/// and why ([`down_reason`]). `None` as long as the peer's slot isn't known.
+/// and why ([`down_reason`]). `None` as long as the peer's slot isn't known, or there is no session.
 pub fn request(
     node: &NodeConfig,
     config: &SlotConfig,
@@ -276,11 +287,16 @@ pub fn request(
     if config.remote_slot == NO_SLOT {
         return None;
     }
+    let keys = config.sending()?;
     let (down_slot, down_reason) = notice.unwrap_or((NO_SLOT, 0));
     #[expect(clippy::cast_possible_truncation, reason = "wire flags, 16 bits")]
     let flags = engine.flags.load(Relaxed) as u16;
     let mut leg = Heartbeat {
-        header: own_header(node, config, flags, kind::REQUEST, sequence),
+        header: Header {
+            kind: kind::REQUEST,
+            key_epoch: keys.epoch,
+            ..own_header(node, config, flags, sequence)
+        },
         initiator_sent_ns: now_ns,
         responder_sent_ns: 0,
         tick_age_ns: tick_age(engine.tick_ns.load(Relaxed), now_ns),
@@ -291,7 +307,7 @@ pub fn request(
         tag: 0,
     };
     let there = Addresses::new(config.local, config.remote);
-    leg.tag = tag(config.send_key, &there, &leg);
+    leg.tag = tag(keys.send_key, &there, &leg);
     Some(leg)
 }
 
@@ -314,17 +330,17 @@ pub fn tag(key: [u64; 2], addresses: &Addresses, leg: &Heartbeat) -> u64 {
 }
 
 #[inline(always)]
-fn own_header(node: &NodeConfig, config: &SlotConfig, flags: u16, kind: u8, sequence: u64) -> Header {
+fn own_header(node: &NodeConfig, config: &SlotConfig, flags: u16, sequence: u64) -> Header {
     Header {
         magic: wire::MAGIC,
         version: wire::VERSION,
-        kind,
+        kind: 0,
         flags,
         cluster_id: node.cluster_id,
         source: node.node_id,
         destination: config.peer,
         slot: config.remote_slot,
-        key_epoch: config.key_epoch,
+        key_epoch: 0,
         sequence,
     }
 }

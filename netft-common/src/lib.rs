@@ -5,8 +5,11 @@
 //! `docs/wire-format.md`.
 #![no_std]
 
-pub mod heartbeat;
 // Userspace's alone: a change there must not make the eBPF objects stale.
+#[cfg(not(target_arch = "bpf"))]
+pub mod handshake;
+pub mod heartbeat;
+// As above.
 #[cfg(not(target_arch = "bpf"))]
 pub mod hello;
 pub mod lab;

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use core::sync::atomic::AtomicU64;
 
 /// Version of these layouts. A daemon that finds pinned maps of another version makes new ones.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// Routes one node can have: slots are 0..MAX_SLOTS.
 pub const MAX_SLOTS: u32 = 1024;
 /// Node ids are 1..MAX_NODES.
@@ -103,7 +103,29 @@ pub struct EngineState {
     pub persistent: [AtomicU64; 5],
 }
 
-/// One route as XDP must know it. The engine writes `generation` last, and 0 there before changing anything else.
+/// The heartbeat keys of one epoch of a session, as one end has them. All zero = none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct KeySet {
+    /// Names it on the wire; 0 = there is none. The engine writes 0 here before it changes the keys, and this last.
+    pub epoch: u32,
+    /// 1 = leg 1 is sent with it. Others are only accepted, and answered with.
+    pub sends: u32,
+    /// Key of what we send: two little-endian words.
+    pub send_key: [u64; 2],
+    /// Key of what we receive.
+    pub receive_key: [u64; 2],
+}
+
+impl KeySet {
+    /// One that leg 1 is sent with.
+    pub const fn sending(epoch: u32, send_key: [u64; 2], receive_key: [u64; 2]) -> Self {
+        Self { epoch, sends: 1, send_key, receive_key }
+    }
+}
+
+/// One route as XDP must know it. The engine writes `generation` last, and 0 there before changing anything else but
+/// keys: those change while the slot is in use.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct SlotConfig {
@@ -115,23 +137,70 @@ pub struct SlotConfig {
     pub peer: u16,
     /// Number of the local interface, 0..64, the bit in [`EngineState::dead_interfaces`].
     pub interface: u16,
-    /// Key epoch that tags must name.
-    pub key_epoch: u32,
+    /// Digest of both nodes' ids and boot nonces: another one means another life of the peer.
+    pub lives: u32,
     /// Own address, IPv4 as `::ffff:a.b.c.d`.
     pub local: [u8; 16],
     /// The peer's address.
     pub remote: [u8; 16],
-    /// Key of what we send: two little-endian words.
-    pub send_key: [u64; 2],
-    /// Key of what we receive.
-    pub receive_key: [u64; 2],
+    /// Keys of at most two epochs, in no order: while keys are replaced, both are good.
+    pub keys: [KeySet; 2],
+}
+
+impl SlotConfig {
+    /// The keys of an epoch.
+    #[inline(always)]
+    pub const fn keys_of(&self, epoch: u32) -> Option<&KeySet> {
+        if epoch == 0 {
+            None
+        } else if self.keys[0].epoch == epoch {
+            Some(&self.keys[0])
+        } else if self.keys[1].epoch == epoch {
+            Some(&self.keys[1])
+        } else {
+            None
+        }
+    }
+
+    /// The keys that leg 1 is sent with; `None` as long as there is no session.
+    pub fn sending(&self) -> Option<&KeySet> {
+        self.keys.iter().find(|keys| keys.epoch != 0 && keys.sends != 0)
+    }
+
+    /// Accepts what was made with `keys` from now on. Of the two places that one is used whose keys don't send: what they
+    /// were is no longer accepted. Idempotent.
+    pub fn admit(&mut self, keys: KeySet) {
+        if self.keys_of(keys.epoch).is_some() {
+            return;
+        }
+        let place = match self.sending() {
+            Some(sending) if sending.epoch == self.keys[0].epoch => 1,
+            Some(_) => 0,
+            None => usize::from(self.keys[0].epoch != 0 && self.keys[1].epoch == 0),
+        };
+        self.keys[place] = KeySet { sends: 0, ..keys };
+    }
+
+    /// Sends with the keys of `epoch` from now on; the others stay accepted. Without such keys nothing changes.
+    pub fn send_with(&mut self, epoch: u32) {
+        if self.keys_of(epoch).is_some() {
+            self.keys.iter_mut().for_each(|keys| keys.sends = u32::from(keys.epoch == epoch));
+        }
+    }
+
+    /// Accepts only the keys that send.
+    pub fn retire(&mut self) {
+        if self.sending().is_some() {
+            self.keys.iter_mut().filter(|keys| keys.sends == 0).for_each(|keys| *keys = KeySet::default());
+        }
+    }
 }
 
 /// What XDP has seen on one route. Kernel writes all of it, except `next_sequence` and `newest_sent_ns` (engine).
 /// Times are CLOCK_BOOTTIME nanoseconds of this node. 128 bytes: two cache lines.
 ///
-/// Whoever gives a slot another meaning or another key epoch zeroes the kernel's words while `generation` is 0:
-/// sequences start again at 1 (0 is never accepted).
+/// Whoever gives a slot another meaning zeroes the kernel's words while `generation` is 0. New keys change nothing here:
+/// sequences go on, so that what was accepted with the old ones stays a replay (0 is never accepted).
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct SlotState {
@@ -150,7 +219,8 @@ pub struct SlotState {
     pub peer_tick_ns: AtomicU64,
     /// When the peer told us that the far end of this route is down, and [`down_reason`] in the low 4 bits; 0 = never.
     pub told_down: AtomicU64,
-    /// Flags of the newest accepted leg from the peer ([`crate::wire::flags`]).
+    /// Flags of the newest accepted leg from the peer ([`crate::wire::flags`]), and in the upper half the key epoch of the
+    /// newest accepted leg 1: the one that the peer sends with.
     pub peer_flags: AtomicU64,
     /// Engine: sequence of the next leg 1, so that a restarted engine goes on above what the peer accepted.
     pub next_sequence: AtomicU64,
@@ -434,7 +504,8 @@ impl Counter {
 const _: () = {
     assert!(size_of::<NodeConfig>() == 32);
     assert!(size_of::<EngineState>() == 64);
-    assert!(size_of::<SlotConfig>() == 80);
+    assert!(size_of::<KeySet>() == 40);
+    assert!(size_of::<SlotConfig>() == 128);
     assert!(size_of::<SlotState>() == 128);
     assert!(size_of::<Gate>() == 16);
 };

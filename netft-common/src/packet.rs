@@ -236,7 +236,7 @@ pub enum Class {
     Other,
     /// netft's, of another cluster.
     OtherCluster,
-    /// netft's, handled by userspace and received by its UDP socket: a hello, or data in an [`Shape::Odd`] frame.
+    /// netft's, handled by userspace and received by its UDP socket: a hello, a handshake, or data in an [`Shape::Odd`] frame.
     Userspace(Frame),
     /// Data or a probe in a plain frame, of which the message's header is known to be there.
     Data(Frame),
@@ -374,7 +374,7 @@ fn judge<P: Packet + ?Sized>(packet: &P, frame: Frame, lengths: Lengths, cluster
     }
     let is_leg = match prefix.kind {
         kind::REQUEST..=kind::FINAL_REPLY => true,
-        kind::HELLO | kind::DATA | kind::PROBE => false,
+        kind::HELLO | kind::HANDSHAKE | kind::DATA | kind::PROBE => false,
         _ => return Class::Malformed(frame, Malformed::Kind),
     };
     if packet.load::<Header>(frame.message).is_none() || lengths.by_udp < UDP_LEN + size_of::<Header>() {

@@ -26,6 +26,8 @@ pub mod kind {
     pub const FINAL_REPLY: u8 = 4;
     /// An introduction, handled in userspace only.
     pub const HELLO: u8 = 16;
+    /// A step of the handshake that makes a session's keys, handled in userspace only.
+    pub const HANDSHAKE: u8 = 17;
     /// One Ethernet frame of cluster traffic.
     pub const DATA: u8 = 32;
     /// A self-test of the way that data takes: a [`super::Data`] with 8 bytes in place of the frame.
@@ -45,6 +47,8 @@ pub mod flags {
     /// In data: the frame is TCP or UDP, right behind IPv4 or IPv6, whole, and its checksum field has the sum of the
     /// pseudo-header alone.
     pub const PARTIAL_CHECKSUM: u16 = 1 << 3;
+    /// In a hello: the sender wants new keys and isn't the one of the two that starts handshakes.
+    pub const RENEW: u16 = 1 << 4;
 }
 
 /// The first 32 bytes of every message.
@@ -67,9 +71,10 @@ pub struct Header {
     pub destination: u16,
     /// The receiver's slot of this route; [`NO_SLOT`] in hellos.
     pub slot: u32,
-    /// Which of the pair's key sets the tag was made with: the low bits of a digest of both boot nonces.
+    /// Which keys of the session the tag was made with. In a hello: which ones the sender sends with, 0 = none.
     pub key_epoch: u32,
-    /// Sequence number: one per heartbeat, equal in its four legs; per session for data; boottime for hellos.
+    /// Sequence number: one per heartbeat, equal in its four legs; per pair of lives for data; boottime for hellos
+    /// and handshakes.
     pub sequence: u64,
 }
 
@@ -118,7 +123,7 @@ pub const MAX_ENDPOINTS: usize = 16;
 pub struct Hello {
     /// Kind [`kind::HELLO`]; the sequence is the sender's boottime in nanoseconds and only grows.
     pub header: Header,
-    /// Random per life of the sender's maps; with the peer's it makes the pair's keys.
+    /// Random per life of the sender's maps: handshakes are bound to both nodes' nonces.
     pub boot_nonce: [u8; 16],
     /// Random, renewed by the sender; the receiver echoes it.
     pub challenge: u64,
@@ -182,8 +187,29 @@ pub mod endpoint_flags {
     pub const RSS: u8 = 1 << 4;
 }
 
-/// Length of the hello's authenticator in bytes.
+/// Length of the authenticator of hellos and handshakes in bytes.
 pub const HELLO_TAG_LEN: usize = 32;
+
+/// Length of either message of the Noise pattern NNpsk0: an ephemeral key and the tag of an empty payload.
+pub const NOISE_LEN: usize = 32 + 16;
+
+/// One step of a handshake, followed by an authenticator as a hello's. Both steps have the same length.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Handshake {
+    /// Kind [`kind::HANDSHAKE`]; the sequence is the sender's boottime in nanoseconds and only grows, with that of hellos.
+    pub header: Header,
+    /// The sender's, as in its hellos.
+    pub boot_nonce: [u8; 16],
+    /// Chosen at random by who starts, equal in both steps and in repetitions.
+    pub number: u64,
+    /// 1 = from the node with the lower id, 2 = the answer.
+    pub step: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The Noise message.
+    pub noise: [u8; NOISE_LEN],
+}
 
 /// A data message: this, then one Ethernet frame as `netft0` sent it; or a probe: this, then [`PROBE_LEN`] bytes.
 ///
@@ -209,6 +235,7 @@ const _: () = {
     assert!(size_of::<Heartbeat>() == 88);
     assert!(size_of::<Hello>() == 168);
     assert!(size_of::<HelloEndpoint>() == 48);
+    assert!(size_of::<Handshake>() == 112);
     assert!(size_of::<Data>() == 40);
 };
 

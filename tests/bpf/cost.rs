@@ -4,7 +4,7 @@ use super::frames::leg_frame;
 use super::node::{FAMILIES, Family, Setup, setup, slot};
 use super::program::{Log, Program, boottime_ns};
 use aya::programs::{TestRun, TestRunOptions};
-use netft_common::map::SlotConfig;
+use netft_common::map::{KeySet, SlotConfig};
 use netft_common::wire::kind;
 
 const REPEAT: u32 = 200_000;
@@ -72,7 +72,10 @@ fn cold_ns() -> [u128; 2] {
     let own = *both.route(Family::V4);
     *both.route_mut(Family::V4) = SlotConfig {
         remote: own.local,
-        receive_key: own.send_key,
+        keys: [
+            KeySet::sending(own.keys[0].epoch, own.keys[0].send_key, own.keys[0].send_key),
+            KeySet::default(),
+        ],
         peer: 1,
         remote_slot: slot(1, Family::V4),
         ..own

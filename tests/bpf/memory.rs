@@ -72,8 +72,8 @@ impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         self.configs.get(index(slot))
     }
-    fn generation(&self, config: &SlotConfig) -> u32 {
-        config.generation
+    fn read(&self, word: &u32) -> u32 {
+        *word
     }
     fn state(&self, slot: u32) -> Option<&SlotState> {
         self.states.get(index(slot))

@@ -1,6 +1,6 @@
 //! Two nodes with one IPv4 and one IPv6 route between them: what both the maps and plain memory are filled from.
 
-use netft_common::map::{NodeConfig, SlotConfig};
+use netft_common::map::{KeySet, NodeConfig, SlotConfig};
 use netft_common::packet::mapped;
 use netft_common::wire::Heartbeat;
 use netft_common::{heartbeat, map::EngineState};
@@ -74,11 +74,10 @@ pub fn setup(id: u16) -> Setup {
         remote_slot: slot(peer, family),
         peer,
         interface: 0,
-        key_epoch: EPOCH,
+        lives: 1,
         local: address(id, family),
         remote: address(peer, family),
-        send_key: key(id, family),
-        receive_key: key(peer, family),
+        keys: [KeySet::sending(EPOCH, key(id, family), key(peer, family)), KeySet::default()],
     };
     Setup {
         node: NodeConfig { layout: 1, cluster_id: CLUSTER, node_id: id, ..NodeConfig::default() },
@@ -116,7 +115,7 @@ impl Setup {
         let mut leg = leg;
         change(&mut leg);
         let addresses = heartbeat::Addresses::new(route.local, route.remote);
-        leg.tag = heartbeat::tag(route.send_key, &addresses, &leg);
+        leg.tag = heartbeat::tag(route.keys[0].send_key, &addresses, &leg);
         leg
     }
 }

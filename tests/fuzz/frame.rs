@@ -3,7 +3,7 @@
 use crate::Adversary;
 use bytemuck::Zeroable;
 use netft_common::heartbeat::{self, Addresses, Tables};
-use netft_common::map::{EngineState, NodeConfig, SlotConfig, SlotState};
+use netft_common::map::{EngineState, KeySet, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
 use netft_common::wire::{self, Header, Heartbeat, NO_SLOT, kind};
 use netft_core::types::address_bytes;
@@ -14,6 +14,8 @@ const CLUSTER: u32 = 7;
 const NOW: u64 = 1_000_000_000;
 const OWN_SLOT: u32 = 3;
 /// Send key and receive key of the node under test.
+/// Key epoch of the route.
+const EPOCH: u32 = 5;
 const KEYS: ([u64; 2], [u64; 2]) = ([1, 2], [3, 4]);
 
 /// One node in plain memory, with one route.
@@ -50,11 +52,10 @@ impl Memory {
                 remote_slot: 9,
                 peer: 1,
                 interface: 0,
-                key_epoch: 5,
+                lives: 1,
                 local: address_bytes(own),
                 remote: address_bytes(peer),
-                send_key: KEYS.0,
-                receive_key: KEYS.1,
+                keys: [KeySet::sending(EPOCH, KEYS.0, KEYS.1), KeySet::default()],
             },
             state: SlotState::default(),
         }
@@ -78,8 +79,8 @@ impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         (slot == OWN_SLOT).then_some(&self.config)
     }
-    fn generation(&self, config: &SlotConfig) -> u32 {
-        config.generation
+    fn read(&self, word: &u32) -> u32 {
+        *word
     }
     fn state(&self, slot: u32) -> Option<&SlotState> {
         (slot == OWN_SLOT).then_some(&self.state)
@@ -104,7 +105,7 @@ fn leg(family: Family, kind: u8, tagged: bool) -> Vec<u8> {
         source: 1,
         destination: 2,
         slot: OWN_SLOT,
-        key_epoch: 5,
+        key_epoch: EPOCH,
         sequence: 100,
     };
     let mut leg = Heartbeat {

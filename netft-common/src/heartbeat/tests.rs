@@ -3,11 +3,13 @@
 extern crate std;
 
 use super::*;
+use crate::map::KeySet;
 use core::cell::Cell;
 use std::vec::Vec;
 
 const SLOT_A: u32 = 3;
 const SLOT_B: u32 = 7;
+const EPOCH: u32 = 5;
 const A: [u8; 16] = crate::packet::mapped([10, 77, 1, 1]);
 const B: [u8; 16] = crate::packet::mapped([10, 77, 1, 2]);
 const A_TO_B: [u64; 2] = [11, 12];
@@ -31,8 +33,8 @@ impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         self.configs.get(slot as usize)
     }
-    fn generation(&self, config: &SlotConfig) -> u32 {
-        config.generation
+    fn read(&self, word: &u32) -> u32 {
+        *word
     }
     fn state(&self, slot: u32) -> Option<&SlotState> {
         self.states.get(slot as usize)
@@ -64,19 +66,17 @@ fn pair() -> (Memory, Memory) {
         remote_slot: SLOT_B,
         peer: 2,
         interface: 0,
-        key_epoch: 5,
+        lives: 1,
         local: A,
         remote: B,
-        send_key: A_TO_B,
-        receive_key: B_TO_A,
+        keys: [KeySet::sending(EPOCH, A_TO_B, B_TO_A), KeySet::default()],
     };
     let two = SlotConfig {
         remote_slot: SLOT_A,
         peer: 1,
         local: B,
         remote: A,
-        send_key: B_TO_A,
-        receive_key: A_TO_B,
+        keys: [KeySet::sending(EPOCH, B_TO_A, A_TO_B), KeySet::default()],
         ..one
     };
     (node(1, SLOT_A, one, 1_000_000), node(2, SLOT_B, two, 900_000_000))
@@ -257,4 +257,89 @@ fn an_engine_that_never_ticked_says_so() {
     assert_eq!(two.tick_age_ns, u64::MAX);
     assert!(to_a(&a, &two).is_ok());
     assert_eq!(a.states[SLOT_A as usize].peer_tick_ns.load(Relaxed), 0);
+}
+
+/// Keys of another epoch at both ends.
+const NEXT: u32 = 6;
+const NEXT_KEYS: ([u64; 2], [u64; 2]) = ([31, 32], [41, 42]);
+
+fn next_keys(end: u16) -> KeySet {
+    let (a_to_b, b_to_a) = NEXT_KEYS;
+    let (send_key, receive_key) = if end == 1 { (a_to_b, b_to_a) } else { (b_to_a, a_to_b) };
+    KeySet { epoch: NEXT, sends: 0, send_key, receive_key }
+}
+
+#[test]
+fn while_keys_are_replaced_both_epochs_are_good_and_answers_take_that_of_the_request() {
+    let (mut a, mut b) = pair();
+    b.configs[SLOT_B as usize].admit(next_keys(2));
+    a.configs[SLOT_A as usize].admit(next_keys(1));
+    let old = request_from(&a, 1);
+    assert_eq!(old.header.key_epoch, EPOCH, "what is only admitted isn't sent with");
+    let answer = reply(deliver(&b, A, B, &old));
+    assert_eq!(answer.header.key_epoch, EPOCH);
+    assert!(to_a(&a, &answer).is_ok());
+    a.configs[SLOT_A as usize].send_with(NEXT);
+    let new = request_from(&a, 2);
+    assert_eq!(new.header.key_epoch, NEXT);
+    let answer = reply(deliver(&b, A, B, &new));
+    assert_eq!(answer.header.key_epoch, NEXT);
+    assert!(to_a(&a, &answer).is_ok());
+    // Sequences go on: what was accepted before the change stays a replay, whatever its keys.
+    assert_eq!(to_b(&b, &old), rejected(Reject::Replay));
+    b.configs[SLOT_B as usize].send_with(NEXT);
+    b.configs[SLOT_B as usize].retire();
+    assert_eq!(to_b(&b, &old), rejected(Reject::Epoch));
+    assert!(to_b(&b, &request_from(&a, 3)).is_ok());
+}
+
+#[test]
+fn what_the_peer_sends_with_is_noted_from_leg_1_alone() {
+    let (mut a, mut b) = pair();
+    a.configs[SLOT_A as usize].admit(next_keys(1));
+    b.configs[SLOT_B as usize].admit(next_keys(2));
+    let noted = |b: &Memory| b.states[SLOT_B as usize].peer_flags.load(Relaxed) >> 32;
+    assert!(to_b(&b, &request_from(&a, 1)).is_ok());
+    assert_eq!(noted(&b), u64::from(EPOCH));
+    // An answer of A's, made with what B asked with.
+    b.configs[SLOT_B as usize].send_with(NEXT);
+    let asked = request(&b.node, &b.configs[SLOT_B as usize], &b.engine, 1, 900_000_000, None).expect("known");
+    let two = reply(deliver(&a, B, A, &asked));
+    assert_eq!(two.header.key_epoch, NEXT);
+    assert!(to_b(&b, &two).is_ok());
+    assert_eq!(noted(&b), u64::from(EPOCH));
+}
+
+#[test]
+fn without_a_session_nothing_is_sent_and_nothing_accepted() {
+    let (a, mut b) = pair();
+    let leg = request_from(&a, 1);
+    b.configs[SLOT_B as usize].keys = [KeySet::default(); 2];
+    assert_eq!(to_b(&b, &leg), rejected(Reject::Epoch));
+    assert_eq!(to_b(&b, &forged(&leg, |leg| leg.header.key_epoch = 0)), rejected(Reject::Epoch));
+    let own = &b.configs[SLOT_B as usize];
+    assert_eq!(request(&b.node, own, &b.engine, 1, 5, None), None);
+}
+
+#[test]
+fn of_two_places_the_one_that_does_not_send_is_given_to_new_keys() {
+    let set = |epoch| KeySet { epoch, sends: 0, send_key: [epoch.into(); 2], receive_key: [9; 2] };
+    let epochs = |config: &SlotConfig| (config.keys.map(|keys| keys.epoch), config.sending().map(|k| k.epoch));
+    let mut config = SlotConfig::default();
+    config.send_with(1);
+    config.retire();
+    assert_eq!(config, SlotConfig::default());
+    config.admit(set(1));
+    assert_eq!(epochs(&config), ([1, 0], None));
+    config.send_with(1);
+    config.admit(set(2));
+    config.admit(set(2));
+    assert_eq!(epochs(&config), ([1, 2], Some(1)));
+    config.admit(set(3));
+    assert_eq!(epochs(&config), ([1, 3], Some(1)));
+    config.send_with(3);
+    config.admit(set(4));
+    assert_eq!(epochs(&config), ([4, 3], Some(3)));
+    config.retire();
+    assert_eq!(epochs(&config), ([0, 3], Some(3)));
 }

@@ -73,10 +73,10 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn generation(&self, config: &SlotConfig) -> u32 {
+    fn read(&self, word: &u32) -> u32 {
         // SAFETY: a reference is valid for reads. Volatile because the engine may change the word meanwhile through
         // its own mapping, and the two reads that are compared must not become one.
-        unsafe { ptr::read_volatile(&config.generation) }
+        unsafe { ptr::read_volatile(word) }
     }
 
     #[inline(always)]

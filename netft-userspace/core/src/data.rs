@@ -2,12 +2,13 @@
 //! share the sessions; nothing here allocates after the peers are set.
 
 use crate::offload::Checksum;
+use crate::session::LiveKeys;
 use crate::types::{Nanos, NodeId, Slot};
 use crate::window::Window;
 use netft_common::map::MAX_NODES;
 use netft_common::siphash::Stream;
 use netft_common::wire::{self, Header, PROBE_LEN, flags, kind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes to leave free before a frame so that it can be sealed in place.
@@ -15,16 +16,11 @@ pub const HEADROOM: usize = size_of::<wire::Data>();
 /// A probe as it is on the wire.
 pub type ProbeDatagram = [u8; HEADROOM + PROBE_LEN];
 
-/// The keys of one peer's session, from [`crate::membership::RouteInstall`] (equal on all its routes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DataKeys {
-    /// Key epoch.
-    pub key_epoch: u32,
-    /// What we send.
-    pub send: [u64; 2],
-    /// What we receive.
-    pub receive: [u64; 2],
-}
+/// Messages that are sent with the same keys before new ones are wanted: with AES-GCM and frames of 1500 bytes that leaves
+/// an attacker a chance below 2^-57 (RFC 8446, section 5.5, counts 2^24.5 records of 16 KiB).
+pub const RENEW_AFTER: u64 = 1 << 27;
+/// Messages that are sent with them at most.
+const MESSAGES_MAX: u64 = 1 << 30;
 
 /// The route that a frame takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +51,7 @@ pub enum DataReject {
     /// From a node without session.
     #[error("the datagram is from a node without session")]
     Source,
-    /// Another session's.
+    /// Made with keys that aren't good now.
     #[error("the datagram was sealed with the keys of another session")]
     Epoch,
     /// The authenticator is wrong.
@@ -119,30 +115,88 @@ pub enum Probe {
 /// Seals and opens frames of all peers. One per data thread: those made by [`Self::clone`] share the numbering, and the
 /// sessions that are handed from one to the other ([`Self::session`], [`Self::share`]).
 ///
-/// A restarted daemon knows no window: what was received before the restart could be replayed to it until the session
-/// changes. Sequences of what it sends never repeat.
+/// A session's sequences go on when its keys are replaced, and so does the window: what was received once stays a replay.
+/// A restarted daemon has new keys, so that nothing from before is received again; sequences of what it sends never repeat.
 #[derive(Clone, Debug)]
 pub struct DataPlane {
     cluster_id: u32,
     own: NodeId,
     high_water: Arc<AtomicU64>,
-    sessions: Vec<Option<Arc<Session>>>,
+    sessions: Vec<Option<Known>>,
 }
 
 /// What all data threads need of one peer.
 #[derive(Debug)]
 pub struct Session {
-    keys: DataKeys,
+    keys: Mutex<Arc<LiveKeys>>,
+    /// Counts changes of `keys`, so that they are looked at without the lock.
+    version: AtomicU64,
     next_sequence: AtomicU64,
+    /// The first sequence that was sent with the current keys.
+    keyed_sequence: AtomicU64,
     window: Mutex<Window>,
-    /// Whether there are routes to the peer. What has none keeps its window: the same keys may come back.
-    connected: AtomicBool,
 }
 
 impl Session {
+    fn new(first_sequence: u64) -> Self {
+        Self {
+            keys: Mutex::default(),
+            version: AtomicU64::new(0),
+            next_sequence: AtomicU64::new(first_sequence),
+            keyed_sequence: AtomicU64::new(first_sequence),
+            window: Mutex::new(Window::new()),
+        }
+    }
+
     /// Held for some nanoseconds, never while a tag is computed.
     fn window(&self) -> MutexGuard<'_, Window> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Arc<LiveKeys>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In force for every thread when this returns.
+    fn set_keys(&self, keys: &LiveKeys) {
+        let mut held = self.keys();
+        if **held == *keys {
+            return;
+        }
+        if held.current != keys.current {
+            self.keyed_sequence.store(self.next_sequence.load(Relaxed), Relaxed);
+        }
+        *held = Arc::new(keys.clone());
+        self.version.fetch_add(1, Release);
+    }
+
+    fn messages(&self) -> u64 {
+        self.next_sequence.load(Relaxed).saturating_sub(self.keyed_sequence.load(Relaxed))
+    }
+}
+
+/// A session as one thread knows it.
+#[derive(Clone, Debug)]
+struct Known {
+    session: Arc<Session>,
+    version: u64,
+    keys: Arc<LiveKeys>,
+}
+
+impl Known {
+    fn new(session: Arc<Session>) -> Self {
+        let version = session.version.load(Acquire);
+        let keys = Arc::clone(&session.keys());
+        Self { session, version, keys }
+    }
+
+    /// Takes new keys over if there are any: one load if not.
+    fn refresh(&mut self) {
+        let version = self.session.version.load(Acquire);
+        if version != self.version {
+            self.keys = Arc::clone(&self.session.keys());
+            self.version = version;
+        }
     }
 }
 
@@ -155,40 +209,43 @@ impl DataPlane {
         Self { cluster_id, own, high_water: Arc::new(AtomicU64::new(stored.max(now))), sessions }
     }
 
-    /// A peer's session. Idempotent: with the same keys its sequence and window stay.
-    pub fn set_peer(&mut self, peer: NodeId, keys: DataKeys) {
-        let next_sequence = AtomicU64::new(self.high_water().saturating_add(1));
-        let slot = &mut self.sessions[usize::from(peer.get())];
-        match slot {
-            Some(session) if session.keys == keys => session.connected.store(true, Relaxed),
-            _ => {
-                let (window, connected) = (Mutex::new(Window::new()), AtomicBool::new(true));
-                *slot = Some(Arc::new(Session { keys, next_sequence, window, connected }));
-            }
-        }
+    /// The keys of a peer's session now. Idempotent; the sequence and the window stay. Threads that share the session
+    /// already have them when this returns, for others see [`Self::share`].
+    pub fn set_session(&mut self, peer: NodeId, keys: &LiveKeys) {
+        let first_sequence = self.high_water().saturating_add(1);
+        let known = &mut self.sessions[usize::from(peer.get())];
+        known.get_or_insert_with(|| Known::new(Arc::new(Session::new(first_sequence)))).session.set_keys(keys);
     }
 
     /// A peer's session, for another thread's [`Self::share`].
     pub fn session(&self, peer: NodeId) -> Option<Arc<Session>> {
-        self.sessions[usize::from(peer.get())].clone()
+        self.sessions[usize::from(peer.get())].as_ref().map(|known| Arc::clone(&known.session))
     }
 
     /// Uses a session that another thread uses as well.
     pub fn share(&mut self, peer: NodeId, session: Arc<Session>) {
-        self.sessions[usize::from(peer.get())] = Some(session);
+        self.sessions[usize::from(peer.get())] = Some(Known::new(session));
     }
 
-    /// Ends a peer's session, for all threads that share it. If it goes on with the same keys, what was received before
-    /// stays a replay.
-    pub fn remove_peer(&mut self, peer: NodeId) {
-        if let Some(session) = &self.sessions[usize::from(peer.get())] {
-            session.connected.store(false, Relaxed);
+    /// Ends a peer's session, for all threads that share it. The next one must have other keys.
+    pub fn remove_session(&mut self, peer: NodeId) {
+        if let Some(known) = self.sessions[usize::from(peer.get())].take() {
+            known.session.set_keys(&LiveKeys::default());
         }
     }
 
-    fn connected(&self, id: u16) -> Option<&Session> {
-        let session = self.sessions.get(usize::from(id))?.as_deref();
-        session.filter(|session| session.connected.load(Relaxed))
+    /// Peers whose keys have been sent with for so long that new ones are wanted.
+    pub fn worn(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let worn = |known: &Known| known.session.messages() >= RENEW_AFTER;
+        (0..).zip(&self.sessions).filter_map(move |(id, known)| {
+            known.as_ref().filter(|known| worn(known)).and_then(|_| NodeId::new(id))
+        })
+    }
+
+    fn known(&mut self, id: u16) -> Option<&Known> {
+        let known = self.sessions.get_mut(usize::from(id))?.as_mut()?;
+        known.refresh();
+        Some(known)
     }
 
     /// Seals in place: `datagram` is [`HEADROOM`] bytes of any content, then the frame. Afterwards it is ready for
@@ -206,9 +263,9 @@ impl DataPlane {
 
     /// Reserves sequences for so many frames to a peer; returns the first.
     pub fn number(&mut self, peer: NodeId, frames: usize) -> Result<u64, NoSession> {
-        let session = self.connected(peer.get()).ok_or(NoSession(peer))?;
+        let known = self.known(peer.get()).filter(|known| known.keys.current.is_some()).ok_or(NoSession(peer))?;
         // Nobody sends 2^64 frames.
-        let sequence = session.next_sequence.fetch_add(frames as u64, Relaxed);
+        let sequence = known.session.next_sequence.fetch_add(frames as u64, Relaxed);
         self.high_water.fetch_max(sequence + frames as u64, Relaxed);
         Ok(sequence)
     }
@@ -273,22 +330,26 @@ impl DataPlane {
         sequence: u64,
         datagram: &mut [u8],
     ) -> Result<(), NoSession> {
-        let session = self.connected(peer.get()).ok_or(NoSession(peer))?;
+        let (cluster_id, source) = (self.cluster_id, self.own.get());
+        let known = self.known(peer.get()).ok_or(NoSession(peer))?;
+        let keys = known.keys.current.as_ref().filter(|_| known.session.messages() < MESSAGES_MAX);
+        let keys = keys.ok_or(NoSession(peer))?;
         let (head, frame) = datagram.split_first_chunk_mut::<HEADROOM>().ok_or(NoSession(peer))?;
         let header = Header {
             magic: wire::MAGIC,
             version: wire::VERSION,
             kind,
             flags,
-            cluster_id: self.cluster_id,
-            source: self.own.get(),
+            cluster_id,
+            source,
             destination: peer.get(),
             slot: route.remote_slot,
-            key_epoch: session.keys.key_epoch,
+            key_epoch: keys.epoch,
             sequence,
         };
-        let tag = tag(session.keys.send, &route.local, &route.remote, &header, frame);
+        let tag = tag(keys.data.send, &route.local, &route.remote, &header, frame);
         head.copy_from_slice(bytemuck::bytes_of(&wire::Data { header, tag }));
+        self.high_water.fetch_max(sequence, Relaxed);
         Ok(())
     }
 
@@ -312,16 +373,16 @@ impl DataPlane {
             return Err(reject);
         }
         let peer = NodeId::new(header.source).ok_or(DataReject::Source)?;
-        let session = self.connected(header.source).ok_or(DataReject::Source)?;
-        if header.key_epoch != session.keys.key_epoch {
-            return Err(DataReject::Epoch);
-        }
+        let known = self.known(header.source).ok_or(DataReject::Source)?;
+        let (session, keys) = (&known.session, &known.keys);
+        let mut live = [&keys.current, &keys.other].into_iter().flatten();
+        let keys = live.find(|keys| keys.epoch == header.key_epoch).ok_or(DataReject::Epoch)?;
         let message = message(&header, frame).ok_or(DataReject::Malformed)?;
         if !session.window().is_new(header.sequence) {
             return Err(DataReject::Replay);
         }
         // One comparison of two words: there is no prefix whose length the time it takes could tell.
-        if tag(session.keys.receive, &remote, &local, &header, frame) != theirs {
+        if tag(keys.data.receive, &remote, &local, &header, frame) != theirs {
             return Err(DataReject::Tag);
         }
         // Another thread may have opened a copy of it meanwhile.
@@ -401,6 +462,7 @@ impl FrameTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::{Directions, SessionKeys};
 
     const ROUTE: DataRoute = DataRoute { local: [1; 16], remote: [2; 16], remote_slot: 3 };
 
@@ -408,11 +470,23 @@ mod tests {
         NodeId::new(id).unwrap()
     }
 
+    /// Keys of an epoch as node 1 or 2 has them.
+    fn keys(end: u16, epoch: u32) -> SessionKeys {
+        let (one, two) = ([1, epoch.into()], [2, epoch.into()]);
+        let (send, receive) = if end == 1 { (one, two) } else { (two, one) };
+        let both = Directions { send, receive };
+        SessionKeys { epoch, heartbeat: both, data: both }
+    }
+
+    fn live(current: SessionKeys, other: Option<SessionKeys>) -> LiveKeys {
+        LiveKeys { current: Some(current), other }
+    }
+
     fn ends(stored: u64, now: Nanos) -> (DataPlane, DataPlane) {
         let mut a = DataPlane::new(7, node(1), stored, now);
         let mut b = DataPlane::new(7, node(2), 0, 0);
-        a.set_peer(node(2), DataKeys { key_epoch: 5, send: [1, 2], receive: [3, 4] });
-        b.set_peer(node(1), DataKeys { key_epoch: 5, send: [3, 4], receive: [1, 2] });
+        a.set_session(node(2), &live(keys(1, 5), None));
+        b.set_session(node(1), &live(keys(2, 5), None));
         (a, b)
     }
 
@@ -545,12 +619,15 @@ mod tests {
         assert!(open(&mut b, &first).is_ok());
         assert_eq!(open(&mut other_b, &first), Err(DataReject::Replay));
         assert!(open(&mut other_b, &second).is_ok());
-        // A new session reaches the other thread when it is shared.
-        let keys = DataKeys { key_epoch: 6, send: [1, 2], receive: [3, 4] };
-        a.set_peer(node(2), keys);
+        // New keys are there at once for whoever shares the session, a new session when it is shared.
+        a.set_session(node(2), &live(keys(1, 6), None));
+        b.set_session(node(1), &live(keys(2, 6), None));
+        assert!(open(&mut other_b, &sealed(&mut other_a, b"x")).is_ok());
+        a.remove_session(node(2));
+        assert!(other_a.seal(node(2), &ROUTE, &mut [0; HEADROOM]).is_err());
+        a.set_session(node(2), &live(keys(1, 6), None));
         other_a.share(node(2), a.session(node(2)).unwrap());
-        b.set_peer(node(1), DataKeys { key_epoch: 6, send: [3, 4], receive: [1, 2] });
-        assert!(open(&mut b, &sealed(&mut other_a, b"x")).is_ok());
+        assert!(open(&mut other_b, &sealed(&mut other_a, b"x")).is_ok());
     }
 
     #[test]
@@ -566,16 +643,43 @@ mod tests {
     }
 
     #[test]
-    fn the_same_keys_again_keep_sequence_and_window() {
+    fn while_keys_are_replaced_nothing_is_lost_and_nothing_is_received_twice() {
         let (mut a, mut b) = ends(0, 0);
-        let datagram = sealed(&mut a, b"frame");
-        assert!(open(&mut b, &datagram).is_ok());
-        b.set_peer(node(1), DataKeys { key_epoch: 5, send: [3, 4], receive: [1, 2] });
-        assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
-        b.remove_peer(node(1));
-        assert_eq!(open(&mut b, &datagram), Err(DataReject::Source));
-        b.set_peer(node(1), DataKeys { key_epoch: 5, send: [3, 4], receive: [1, 2] });
-        assert_eq!(open(&mut b, &datagram), Err(DataReject::Replay));
+        let (early, late) = (sealed(&mut a, b"early"), sealed(&mut a, b"late"));
+        assert!(open(&mut b, &early).is_ok());
+        // The answering end accepts the new keys first, then the other sends with them, then it does itself.
+        b.set_session(node(1), &live(keys(2, 5), Some(keys(2, 6))));
+        a.set_session(node(2), &live(keys(1, 6), Some(keys(1, 5))));
+        let new = sealed(&mut a, b"new");
+        let back = { let mut datagram = vec![0; HEADROOM + 1]; b.seal(node(1), &ROUTE, &mut datagram).unwrap(); datagram };
+        assert!(open(&mut b, &new).is_ok() && open(&mut a, &back).is_ok());
+        b.set_session(node(1), &live(keys(2, 6), Some(keys(2, 5))));
+        assert_eq!(open(&mut b, &early), Err(DataReject::Replay));
+        assert!(open(&mut b, &late).is_ok(), "it was under way");
+        for datagram in [&late, &new] {
+            assert_eq!(open(&mut b, datagram), Err(DataReject::Replay));
+        }
+        b.set_session(node(1), &live(keys(2, 6), None));
+        assert_eq!(open(&mut b, &late), Err(DataReject::Epoch));
+        b.remove_session(node(1));
+        assert_eq!(open(&mut b, &new), Err(DataReject::Source));
+    }
+
+    #[test]
+    fn keys_wear_out_and_are_fresh_again_when_replaced() {
+        let (mut a, _) = ends(0, 0);
+        assert_eq!(a.worn().next(), None);
+        let used = |a: &DataPlane, count: u64| {
+            a.session(node(2)).unwrap().next_sequence.fetch_add(count, Relaxed);
+        };
+        used(&a, RENEW_AFTER);
+        assert_eq!(a.worn().collect::<Vec<_>>(), [node(2)]);
+        sealed(&mut a, b"still");
+        used(&a, MESSAGES_MAX);
+        assert!(a.seal(node(2), &ROUTE, &mut [0; HEADROOM]).is_err());
+        a.set_session(node(2), &live(keys(1, 6), Some(keys(1, 5))));
+        assert_eq!(a.worn().next(), None);
+        sealed(&mut a, b"again");
     }
 
     #[test]

@@ -1,14 +1,12 @@
-//! Keys from the cluster secret: one for hellos, and per pair and direction one for heartbeats and one for data.
+//! Keys: from the cluster secret one for hellos and one that handshakes need; from a handshake those of a session.
 //!
-//! HKDF-SHA256 (RFC 5869) with the cluster id as salt. A heartbeat key's info names both nodes in the direction of
-//! travel and both boot nonces, so that no two pairs, directions or lives of a node share one. The data key of a
-//! direction is made from its heartbeat key, so that a restarted daemon, which finds the heartbeat keys in the
-//! pinned maps, can open data before the peer's first hello. Sessions with forward secrecy can replace [`PairKeys`]
-//! without anybody else noticing.
+//! HKDF-SHA256 (RFC 5869), the cluster id as salt of what comes from the secret. Each purpose has its own label, and each key
+//! of a session names both nodes in the direction of travel.
 
 use crate::types::{NodeId, address_bytes};
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
+use netft_common::map::KeySet;
 use netft_common::wire::HELLO_TAG_LEN;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -56,28 +54,62 @@ pub struct Life {
     pub boot_nonce: [u8; 16],
 }
 
-/// What two lives share, seen from one of them. SipHash keys are two little-endian words.
+/// A key for each direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PairKeys {
-    /// Names this set of keys on the wire; never 0.
-    pub epoch: u32,
-    /// Heartbeats that we send.
-    pub send: [u64; 2],
-    /// Heartbeats that we receive.
-    pub receive: [u64; 2],
+pub struct Directions<T> {
+    /// Of what we send.
+    pub send: T,
+    /// Of what we receive.
+    pub receive: T,
 }
 
-impl fmt::Debug for PairKeys {
+/// The keys of one epoch of a session, seen from one end. SipHash keys are two little-endian words.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SessionKeys {
+    /// Names them on the wire; never 0.
+    pub epoch: u32,
+    /// Of heartbeats.
+    pub heartbeat: Directions<[u64; 2]>,
+    /// Of data.
+    pub data: Directions<[u64; 2]>,
+}
+
+impl fmt::Debug for SessionKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PairKeys(epoch {:#010x})", self.epoch)
+        write!(f, "SessionKeys(epoch {:#010x})", self.epoch)
+    }
+}
+
+impl SessionKeys {
+    /// From what a handshake gave to `own` and `peer`.
+    pub fn derive(secrets: &Hkdf<Sha256>, own: NodeId, peer: NodeId) -> Self {
+        let mut epoch = [0; 4];
+        expand(secrets, &[b"netft 1 epoch"], &mut epoch);
+        let key = |label: &[u8], from: NodeId, to: NodeId| {
+            let mut key = [0; 16];
+            expand(secrets, &[label, &from.get().to_le_bytes(), &to.get().to_le_bytes()], &mut key);
+            words(key)
+        };
+        let both = |label| Directions { send: key(label, own, peer), receive: key(label, peer, own) };
+        Self {
+            epoch: u32::from_le_bytes(epoch).max(1),
+            heartbeat: both(b"netft 1 heartbeat"),
+            data: both(b"netft 1 data"),
+        }
+    }
+
+    /// As XDP must have them, not to send with yet.
+    pub fn heartbeat_set(&self) -> KeySet {
+        let Directions { send, receive } = self.heartbeat;
+        KeySet { epoch: self.epoch, sends: 0, send_key: send, receive_key: receive }
     }
 }
 
 /// Everything that the secret gives.
 #[derive(Clone)]
 pub struct Keyring {
-    pairs: Hkdf<Sha256>,
     hello: Hmac<Sha256>,
+    session: [u8; 32],
 }
 
 impl fmt::Debug for Keyring {
@@ -89,13 +121,19 @@ impl fmt::Debug for Keyring {
 impl Keyring {
     /// Of one cluster.
     pub fn new(secret: &Secret, cluster_id: u32) -> Self {
-        let pairs = Hkdf::<Sha256>::new(Some(&cluster_id.to_le_bytes()), &secret.0);
-        let mut key = [0; 32];
-        expand(&pairs, &[b"netft 1 hello"], &mut key);
-        Self { hello: keyed(&key), pairs }
+        let cluster = Hkdf::<Sha256>::new(Some(&cluster_id.to_le_bytes()), &secret.0);
+        let (mut hello, mut session) = ([0; 32], [0; 32]);
+        expand(&cluster, &[b"netft 1 hello"], &mut hello);
+        expand(&cluster, &[b"netft 1 session"], &mut session);
+        Self { hello: keyed(&hello), session }
     }
 
-    /// Authenticator of a hello from `source` to `destination`; `signed` is everything before it.
+    /// The key that both ends of a handshake must have.
+    pub fn session_psk(&self) -> &[u8; 32] {
+        &self.session
+    }
+
+    /// Authenticator of a hello or a handshake step from `source` to `destination`; `signed` is everything before it.
     pub fn hello_tag(&self, source: IpAddr, destination: IpAddr, signed: &[u8]) -> [u8; HELLO_TAG_LEN] {
         self.hello_mac(source, destination, signed).finalize().into_bytes().into()
     }
@@ -118,46 +156,13 @@ impl Keyring {
             .chain_update(address_bytes(destination))
             .chain_update(signed)
     }
-
-    /// The keys of `own` with `peer`.
-    pub fn pair(&self, own: &Life, peer: &Life) -> PairKeys {
-        PairKeys {
-            epoch: key_epoch(own, peer),
-            send: self.direction(own, peer),
-            receive: self.direction(peer, own),
-        }
-    }
-
-    fn direction(&self, from: &Life, to: &Life) -> [u64; 2] {
-        let mut key = [0; 16];
-        let info: [&[u8]; 5] = [
-            b"netft 1 heartbeat",
-            &from.id.get().to_le_bytes(),
-            &to.id.get().to_le_bytes(),
-            &from.boot_nonce,
-            &to.boot_nonce,
-        ];
-        expand(&self.pairs, &info, &mut key);
-        words(key)
-    }
 }
 
-/// The data key of a direction, from its heartbeat key.
-pub fn data_key(heartbeat: [u64; 2]) -> [u64; 2] {
-    let [low, high] = heartbeat.map(u64::to_le_bytes);
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&low);
-    key[8..].copy_from_slice(&high);
-    let mac = keyed(&key).chain_update(b"netft 1 data").finalize().into_bytes();
-    key.copy_from_slice(&mac[..16]);
-    words(key)
-}
-
-/// A digest of both lives, the same at both ends.
-pub fn key_epoch(one: &Life, other: &Life) -> u32 {
+/// A digest of two lives, the same at both ends: what a route's keys and evidence belong to.
+pub fn lives(one: &Life, other: &Life) -> u32 {
     let (low, high) = if one.id < other.id { (one, other) } else { (other, one) };
     let digest = Sha256::new()
-        .chain_update(b"netft 1 epoch")
+        .chain_update(b"netft 1 lives")
         .chain_update(low.id.get().to_le_bytes())
         .chain_update(high.id.get().to_le_bytes())
         .chain_update(low.boot_nonce)
@@ -184,38 +189,45 @@ fn words(key: [u8; 16]) -> [u64; 2] {
 mod tests {
     use super::*;
 
-    fn life(id: u16, byte: u8) -> Life {
-        Life { id: NodeId::new(id).unwrap(), boot_nonce: [byte; 16] }
-    }
-
     fn ring(secret: &[u8; 16], cluster: u32) -> Keyring {
         Keyring::new(&Secret::new(secret).unwrap(), cluster)
     }
 
-    #[test]
-    fn both_ends_derive_the_same_keys_and_no_direction_shares_one() {
-        let ring = ring(b"0123456789abcdef", 7);
-        let (a, b) = (ring.pair(&life(1, 1), &life(2, 2)), ring.pair(&life(2, 2), &life(1, 1)));
-        assert_eq!(a.epoch, b.epoch);
-        assert_eq!((a.send, a.receive), (b.receive, b.send));
-        assert_ne!(a.send, a.receive);
-        assert_ne!(data_key(a.send), data_key(a.receive));
-        assert_ne!(data_key(a.send), a.send);
+    fn node(id: u16) -> NodeId {
+        NodeId::new(id).unwrap()
     }
 
     #[test]
-    fn another_life_secret_or_cluster_has_other_keys() {
-        let base = ring(b"0123456789abcdef", 7).pair(&life(1, 1), &life(2, 2));
-        for other in [
-            ring(b"0123456789abcdef", 7).pair(&life(1, 1), &life(2, 3)),
-            ring(b"0123456789abcdef", 7).pair(&life(1, 3), &life(2, 2)),
-            ring(b"0123456789abcdef", 7).pair(&life(1, 1), &life(3, 2)),
-            ring(b"0123456789abcdef", 8).pair(&life(1, 1), &life(2, 2)),
-            ring(b"0123456789abcdeF", 7).pair(&life(1, 1), &life(2, 2)),
-        ] {
-            assert_ne!(base.send, other.send);
-            assert_ne!(base.receive, other.receive);
+    fn both_ends_derive_the_same_keys_and_no_direction_or_purpose_shares_one() {
+        let secrets = Hkdf::new(Some(b"salt"), b"secret");
+        let a = SessionKeys::derive(&secrets, node(1), node(2));
+        let b = SessionKeys::derive(&secrets, node(2), node(1));
+        assert_eq!(a.epoch, b.epoch);
+        assert_eq!((a.heartbeat.send, a.heartbeat.receive), (b.heartbeat.receive, b.heartbeat.send));
+        assert_eq!((a.data.send, a.data.receive), (b.data.receive, b.data.send));
+        let all = [a.heartbeat.send, a.heartbeat.receive, a.data.send, a.data.receive];
+        for (at, key) in all.iter().enumerate() {
+            assert!(!all[..at].contains(key));
         }
+        let other = SessionKeys::derive(&Hkdf::new(Some(b"salt"), b"secreT"), node(1), node(2));
+        assert!(other.epoch != a.epoch && !all.contains(&other.heartbeat.send));
+    }
+
+    #[test]
+    fn another_life_is_another_pair_of_lives_and_both_ends_name_it_alike() {
+        let life = |id, byte| Life { id: node(id), boot_nonce: [byte; 16] };
+        let base = lives(&life(1, 1), &life(2, 2));
+        assert_eq!(base, lives(&life(2, 2), &life(1, 1)));
+        for other in [lives(&life(1, 1), &life(2, 3)), lives(&life(1, 1), &life(3, 2))] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn another_secret_or_cluster_has_another_session_key() {
+        let base = *ring(b"0123456789abcdef", 7).session_psk();
+        assert_ne!(base, *ring(b"0123456789abcdef", 8).session_psk());
+        assert_ne!(base, *ring(b"0123456789abcdeF", 7).session_psk());
     }
 
     #[test]

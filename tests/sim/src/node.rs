@@ -8,7 +8,7 @@ use crate::detect::{
 };
 use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot, Timing};
 use netft_common::heartbeat::{self, Addresses, Answer, Tables};
-use netft_common::map::{ActiveRoute, EngineState, NodeConfig, SlotConfig, SlotState};
+use netft_common::map::{ActiveRoute, EngineState, KeySet, NodeConfig, SlotConfig, SlotState};
 use netft_common::wire::{Heartbeat, NO_SLOT};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -39,8 +39,8 @@ impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         self.configs.get(slot as usize)
     }
-    fn generation(&self, config: &SlotConfig) -> u32 {
-        config.generation
+    fn read(&self, word: &u32) -> u32 {
+        *word
     }
     fn state(&self, slot: u32) -> Option<&SlotState> {
         self.states.get(slot as usize)
@@ -162,11 +162,10 @@ impl Node {
                     remote_slot: u32::from(slot_of(peer, index, network, networks).get()),
                     peer: node_id(peer).get(),
                     interface: interface(network).get().into(),
-                    key_epoch: 7,
+                    lives: 1,
                     local: address(index, network),
                     remote: address(peer, network),
-                    send_key: key(index, peer),
-                    receive_key: key(peer, index),
+                    keys: [KeySet::sending(7, key(index, peer), key(peer, index)), KeySet::default()],
                 };
                 by_slot[slot.index()] = u8::try_from(watches.len()).unwrap_or(u8::MAX);
                 watches.push(Watch { slot, peer, network });

@@ -9,11 +9,12 @@ use super::machine::Membership;
 use super::peer::{Announcement, Endpoint, Peer, RouteKey, Session};
 use super::speaker::Form;
 use super::{Adapter, HelloReject, MembershipEvent};
-use crate::keys::Life;
+use crate::keys::{Life, lives};
+use crate::session::{Exchange, LiveKeys, Part};
 use crate::types::{Nanos, NodeId, RouteState};
-use netft_common::hello::{self, HelloError, HelloView, text};
+use netft_common::hello::{self, HelloView, text};
 use netft_common::map::MAX_SLOTS;
-use netft_common::wire::{Hello, NO_SLOT, flags};
+use netft_common::wire::{HELLO_TAG_LEN, Hello, NO_SLOT, flags};
 use std::net::IpAddr;
 
 /// How much older than the newest hello of a session one may be and still tell a slot that was unknown: hellos on
@@ -49,28 +50,9 @@ impl Membership {
         remote: IpAddr,
         bytes: &[u8],
     ) -> Result<(), HelloReject> {
-        let (local, remote) = (local.to_canonical(), remote.to_canonical());
-        let view = hello::decode(bytes).map_err(|error| match error {
-            HelloError::Version => HelloReject::Version,
-            _ => HelloReject::Malformed,
-        })?;
+        let view = hello::decode(bytes)?;
         let header = view.hello.header;
-        if header.cluster_id != self.config.cluster_id {
-            self.tell_configured(
-                now,
-                MembershipEvent::OtherCluster {
-                    from: remote,
-                    cluster_id: header.cluster_id,
-                    own: self.config.cluster_id,
-                },
-                remote,
-            );
-            return Err(HelloReject::OtherCluster);
-        }
-        if !self.speaker.keyring.hello_authentic(remote, local, view.signed, view.tag) {
-            self.tell_configured(now, MembershipEvent::WrongSecret { from: remote }, remote);
-            return Err(HelloReject::Tag);
-        }
+        self.authenticate(now, &RouteKey { local, remote }, header.cluster_id, view.signed, view.tag)?;
         let id = NodeId::new(header.source).ok_or(HelloReject::Malformed)?;
         let incoming = Incoming {
             local,
@@ -89,6 +71,27 @@ impl Membership {
         }
         let peer = self.identify(now, &incoming)?;
         self.converse(now, &peer, incoming)
+    }
+
+    /// Whether a message is of this cluster and made by who knows its secret.
+    pub(super) fn authenticate(
+        &mut self,
+        now: Nanos,
+        way: &RouteKey,
+        cluster_id: u32,
+        signed: &[u8],
+        tag: &[u8; HELLO_TAG_LEN],
+    ) -> Result<(), HelloReject> {
+        let (from, own) = (way.remote, self.config.cluster_id);
+        if cluster_id != own {
+            self.tell_configured(now, MembershipEvent::OtherCluster { from, cluster_id, own }, from);
+            return Err(HelloReject::OtherCluster);
+        }
+        if !self.speaker.keyring.hello_authentic(from, way.local, signed, tag) {
+            self.tell_configured(now, MembershipEvent::WrongSecret { from }, from);
+            return Err(HelloReject::Tag);
+        }
+        Ok(())
     }
 
     fn own_id(&mut self, now: Nanos, incoming: &Incoming<'_>) -> HelloReject {
@@ -169,8 +172,8 @@ impl Membership {
             return Ok(());
         }
         let leaving = peer.session.as_ref().is_some_and(|session| session.leaving);
-        let epoch = crate::keys::key_epoch(&self.speaker.life, &incoming.life);
-        if (peer.reachable() && !leaving) || self.adopted.contradicts(incoming.life.id, epoch) {
+        let lives = lives(&self.speaker.life, &incoming.life);
+        if (peer.reachable() && !leaving) || self.adopted.contradicts(incoming.life.id, lives) {
             self.suspect(now, name, &incoming);
             return Err(HelloReject::DuplicateId);
         }
@@ -204,13 +207,18 @@ impl Membership {
             self.drop_session(now, name, "the peer has another id");
         }
         self.renew_challenge(name);
-        let keys = self.speaker.keyring.pair(&self.speaker.life, &incoming.life);
+        // The keys of another life are no longer good for anything.
+        self.remove_keys(name);
+        let period_ns = self.config.key_period_ns;
         let Some(peer) = self.peers.get_mut(name) else { return };
         let (hello, leaving) = (incoming.hello, incoming.has(flags::LEAVING));
+        let part = Part::of(self.config.id, id);
         peer.session = Some(Session {
             life: incoming.life,
             since_ns: now,
-            keys,
+            exchange: Exchange::new(now, part, hello.header.sequence, period_ns),
+            installed: LiveKeys::default(),
+            heard: key,
             newest_sequence: hello.header.sequence,
             echo: hello.challenge,
             leaving,
@@ -227,6 +235,7 @@ impl Membership {
             None => MembershipEvent::PeerJoined { peer, id, from },
         });
         self.refresh_peer(now, name);
+        self.hear_epoch(now, name, &hello.header);
         self.learn_slot(now, name, key, &hello);
         let Some(peer) = self.peers.get_mut(name) else { return };
         for route in peer.routes.values_mut() {
@@ -258,6 +267,7 @@ impl Membership {
         }
         session.newest_sequence = hello.header.sequence;
         session.echo = hello.challenge;
+        session.heard = key;
         let leaving = incoming.has(flags::LEAVING);
         if session.leaving != leaving {
             session.leaving = leaving;
@@ -275,6 +285,7 @@ impl Membership {
         if fresh {
             self.renew_challenge(name);
         }
+        self.hear_epoch(now, name, &hello.header);
         if changed {
             self.refresh_peer(now, name);
         }
@@ -314,7 +325,7 @@ impl Membership {
     }
 
     fn renew_challenge(&mut self, name: &str) {
-        let challenge = self.draw();
+        let challenge = self.dice.number();
         if let Some(peer) = self.peers.get_mut(name) {
             peer.challenge = challenge;
         }

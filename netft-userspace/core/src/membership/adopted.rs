@@ -108,12 +108,12 @@ impl Adopted {
         self.slots.remove_entry(&slot)
     }
 
-    /// Whether one of `peer`'s is up with keys of another epoch than `epoch`.
-    pub fn contradicts(&self, peer: NodeId, epoch: u32) -> bool {
+    /// Whether one of `peer`'s is up with keys of other lives than `lives`.
+    pub fn contradicts(&self, peer: NodeId, lives: u32) -> bool {
         self.slots.values().any(|adopted| {
             adopted.peer() == Some(peer)
                 && adopted.state == RouteState::Up
-                && adopted.config.key_epoch != epoch
+                && adopted.config.lives != lives
         })
     }
 

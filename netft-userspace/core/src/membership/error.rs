@@ -1,6 +1,9 @@
 //! Why a hello was not accepted, and why a configuration can't be.
 
-/// Why a hello changed nothing. Each has its counter.
+use crate::session::StepRefused;
+use netft_common::hello::HelloError;
+
+/// Why a hello or a handshake step changed nothing. Each has its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HelloReject {
     /// Too short, a length that lies, a reserved field that isn't zero, a name that isn't UTF-8.
@@ -39,11 +42,43 @@ pub enum HelloReject {
     /// Of the session, but overtaken by a newer one.
     #[error("the hello is older than one already seen")]
     Old,
+    /// A handshake step that nobody waits for, or from somebody without a session.
+    #[error("the handshake step was not expected")]
+    StepUnexpected,
+    /// A handshake step not newer than what was seen.
+    #[error("the handshake step is old")]
+    StepOld,
+    /// A handshake step whose inner part doesn't verify.
+    #[error("the handshake step doesn't verify")]
+    StepNoise,
+    /// More handshakes than a peer needs.
+    #[error("there are too many handshakes")]
+    StepBusy,
+}
+
+impl From<HelloError> for HelloReject {
+    fn from(error: HelloError) -> Self {
+        match error {
+            HelloError::Version => Self::Version,
+            _ => Self::Malformed,
+        }
+    }
+}
+
+impl From<StepRefused> for HelloReject {
+    fn from(refused: StepRefused) -> Self {
+        match refused {
+            StepRefused::Unexpected => Self::StepUnexpected,
+            StepRefused::Old => Self::StepOld,
+            StepRefused::Noise => Self::StepNoise,
+            StepRefused::Busy => Self::StepBusy,
+        }
+    }
 }
 
 impl HelloReject {
     /// Number of reasons.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 16;
     /// Counter names, in order.
     pub const NAMES: [&'static str; Self::COUNT] = [
         "hello_reject_malformed",
@@ -58,6 +93,10 @@ impl HelloReject {
         "hello_reject_duplicate_id",
         "hello_reject_unfresh",
         "hello_reject_old",
+        "handshake_reject_unexpected",
+        "handshake_reject_old",
+        "handshake_reject_noise",
+        "handshake_reject_busy",
     ];
 }
 

@@ -26,6 +26,11 @@ pub enum MembershipEvent {
         /// Where its hello came from.
         from: IpAddr,
     },
+    /// The first keys of a session are in use: heartbeats and data can flow.
+    SessionOpened {
+        /// The peer's name.
+        peer: String,
+    },
     /// A peer said goodbye.
     PeerLeaving {
         /// The peer's name.
@@ -183,6 +188,7 @@ impl MembershipEvent {
         match self {
             Self::PeerJoined { .. } => "peer-joined",
             Self::PeerRestarted { .. } => "peer-restarted",
+            Self::SessionOpened { .. } => "session-opened",
             Self::PeerLeaving { .. } => "peer-leaving",
             Self::PeerReturned { .. } => "peer-returned",
             Self::PeerAdded { .. } => "peer-added",
@@ -209,6 +215,7 @@ impl MembershipEvent {
         match self {
             Self::PeerJoined { peer, .. }
             | Self::PeerRestarted { peer, .. }
+            | Self::SessionOpened { peer }
             | Self::PeerLeaving { peer }
             | Self::PeerReturned { peer }
             | Self::PeerAdded { peer }
@@ -273,8 +280,9 @@ impl fmt::Display for MembershipEvent {
                 write!(f, "peer {peer} (id {id}) introduced itself from {from}")
             }
             Self::PeerRestarted { peer, id, from } => {
-                write!(f, "peer {peer} (id {id}) is back from a restart at {from}: new keys are in use")
+                write!(f, "peer {peer} (id {id}) is back from a restart at {from}: its routes start anew")
             }
+            Self::SessionOpened { peer } => write!(f, "peer {peer} and this node have agreed on keys"),
             Self::PeerLeaving { peer } => write!(f, "peer {peer} says goodbye: its daemon stops cleanly"),
             Self::PeerReturned { peer } => write!(f, "peer {peer} takes its goodbye back and stays"),
             Self::PeerAdded { peer } => write!(f, "peer {peer} was added to the configuration"),

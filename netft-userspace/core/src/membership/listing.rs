@@ -2,7 +2,7 @@
 
 use super::machine::Membership;
 use super::peer::{Endpoint, Peer, RouteKey};
-use super::{NetworkView, PeerView, RouteInfo};
+use super::{KeysView, NetworkView, PeerView, RouteInfo};
 use crate::networks::{self, Network};
 use crate::types::{RouteClass, RouteState, Slot};
 
@@ -112,6 +112,11 @@ impl Peer {
             id: self.id(),
             site: self.site().map(str::to_owned),
             session_since_ns: session.map(|session| session.since_ns),
+            keys: session.and_then(|session| {
+                let exchange = &session.exchange;
+                let since_ns = exchange.since_ns()?;
+                Some(KeysView { epoch: exchange.epoch(), since_ns, renewals: exchange.renewals() })
+            }),
             leaving: session.is_some_and(|session| session.leaving),
             adapter: session.map(|session| session.said.adapter),
             endpoints: session

@@ -1,6 +1,7 @@
 //! The membership state machine's public face and its timers.
 
 use super::adopted::Adopted;
+use super::handshake::Handshakes;
 use super::local::Local;
 use super::notices::Notices;
 use super::peer::{Endpoint, Peer, RouteKey};
@@ -11,11 +12,12 @@ use super::{
     MembershipEvent, ReconfigureError,
 };
 use crate::adapter::AdapterSeed;
+use crate::dice::Dice;
 use crate::keys::{Keyring, Life, Secret};
 use crate::networks::Network;
 use crate::types::{Nanos, RouteState, Slot};
 use netft_common::map::SlotConfig;
-use sha2::{Digest, Sha256};
+use netft_common::wire::{Header, kind};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
@@ -40,15 +42,15 @@ pub struct Membership {
     pub(super) notices: Notices,
     pub(super) accepted: u64,
     pub(super) rejected: [u64; HelloReject::COUNT],
+    pub(super) handshakes: Handshakes,
     pub(super) commands: VecDeque<MembershipCommand>,
     pub(super) events: VecDeque<MembershipEvent>,
-    random: [u8; 32],
-    drawn: u64,
+    pub(super) dice: Dice,
 }
 
 impl Membership {
     /// A node that knows nobody yet. `boot_nonce` lives in the pinned maps (a restarted daemon passes the same one);
-    /// `random` are 32 fresh random bytes, from which all challenges are made.
+    /// `random` are 32 fresh random bytes, from which all challenges and keys are made.
     pub fn new(
         config: MembershipConfig,
         secret: Secret,
@@ -75,13 +77,13 @@ impl Membership {
             notices: Notices::default(),
             accepted: 0,
             rejected: [0; HelloReject::COUNT],
+            handshakes: Handshakes::default(),
             commands: VecDeque::new(),
             events: VecDeque::new(),
-            random,
-            drawn: 0,
+            dice: Dice::new(random),
         };
         for (name, peer) in peers {
-            let challenge = membership.draw();
+            let challenge = membership.dice.number();
             membership.peers.insert(name, Peer::new(0, peer, challenge));
         }
         membership
@@ -106,7 +108,7 @@ impl Membership {
         self.speak(now);
     }
 
-    /// A datagram with kind hello arrived at `local`, port 3343, from `remote`. An error was counted already.
+    /// A datagram with kind hello or handshake arrived at `local`, port 3343, from `remote`. An error was counted already.
     pub fn handle_frame(
         &mut self,
         now: Nanos,
@@ -114,7 +116,11 @@ impl Membership {
         remote: IpAddr,
         bytes: &[u8],
     ) -> Result<(), HelloReject> {
-        let outcome = self.accept(now, local, remote, bytes);
+        let (local, remote) = (local.to_canonical(), remote.to_canonical());
+        let outcome = match is_handshake(bytes) {
+            true => self.accept_step(now, local, remote, bytes),
+            false => self.accept(now, local, remote, bytes),
+        };
         match outcome {
             Ok(()) => {
                 self.accepted += 1;
@@ -139,6 +145,7 @@ impl Membership {
             self.local.settle(now);
             self.refresh(now);
         }
+        self.expire_keys(now);
         self.speak(now);
     }
 
@@ -192,7 +199,7 @@ impl Membership {
                     (known.greetings, known.greet_at_ns) = (0, now);
                 }
             } else {
-                let challenge = self.draw();
+                let challenge = self.dice.number();
                 self.peers.insert(name.clone(), Peer::new(now, peer.clone(), challenge));
                 self.events.push_back(MembershipEvent::PeerAdded { peer: name.clone() });
             }
@@ -202,6 +209,7 @@ impl Membership {
             self.hurry_all(now);
         }
         self.config = config;
+        self.set_key_period();
         self.refresh(now);
         self.speak(now);
         Ok(())
@@ -271,20 +279,15 @@ impl Membership {
         self.endpoints.iter().map(Endpoint::view).collect()
     }
 
-    /// Hellos accepted and rejected, by name.
+    /// Hellos and handshake steps accepted and rejected, by name.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let rejected = HelloReject::NAMES.into_iter().zip(self.rejected);
-        [("hello_accepted", self.accepted)].into_iter().chain(rejected).collect()
-    }
-
-    /// A fresh challenge; never 0, which means "none".
-    pub(super) fn draw(&mut self) -> u64 {
-        self.drawn += 1;
-        let digest =
-            Sha256::new().chain_update(self.random).chain_update(self.drawn.to_le_bytes()).finalize();
-        let mut word = [0; 8];
-        word.copy_from_slice(&digest[..8]);
-        u64::from_le_bytes(word).max(1)
+        let accepted = [
+            ("hello_accepted", self.accepted),
+            ("handshakes_started", self.handshakes.started),
+            ("handshakes_answered", self.handshakes.answered),
+        ];
+        accepted.into_iter().chain(rejected).collect()
     }
 
     /// Something that every peer must hear has changed.
@@ -309,8 +312,9 @@ impl Membership {
                 .collect();
             for key in due {
                 self.speaker.say(now, peer, key.local, key.remote, echo, Form::Full);
+                let pace = peer.pace();
                 if let Some(route) = peer.routes.get_mut(&key) {
-                    route.hello_sent(now);
+                    route.hello_sent(now, pace);
                 }
             }
             if peer.reachable() || peer.greet_at_ns > now {
@@ -331,5 +335,12 @@ impl Membership {
             }
             peer.greeted(now);
         }
+        // Behind the hellos: they may be what makes the other end ready for it.
+        self.start_handshakes(now);
     }
+}
+
+/// Whether bytes say that they are a step of a handshake.
+fn is_handshake(bytes: &[u8]) -> bool {
+    bytes.get(std::mem::offset_of!(Header, kind)) == Some(&kind::HANDSHAKE)
 }

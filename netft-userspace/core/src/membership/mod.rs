@@ -6,6 +6,7 @@ mod adapters;
 mod adopted;
 mod error;
 mod event;
+mod handshake;
 mod listing;
 mod local;
 mod machine;
@@ -23,9 +24,10 @@ mod tests;
 pub use error::{HelloReject, ReconfigureError};
 pub use event::{AdapterYield, MembershipEvent};
 pub use machine::Membership;
-pub use view::{EndpointView, NetworkView, PeerView, RouteInfo};
+pub use view::{EndpointView, KeysView, NetworkView, PeerView, RouteInfo};
 
-use crate::types::{InterfaceNumber, LinkState, NodeId, RouteClass, Slot, Timing};
+use crate::session::LiveKeys;
+use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, RouteClass, Slot, Timing};
 use netft_common::map::SlotConfig;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -159,9 +161,11 @@ pub struct MembershipConfig {
     pub cross_subnet: Timing,
     /// See `same_subnet`.
     pub cross_site: Timing,
+    /// How long the keys of a session are used, in nanoseconds.
+    pub key_period_ns: Nanos,
 }
 
-/// A hello to send.
+/// A hello or a step of a handshake to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloTransmit {
     /// From this address (and by its interface).
@@ -179,6 +183,10 @@ pub enum MembershipCommand {
     SetRoute(Box<RouteInstall>),
     /// Take it out.
     RemoveRoute(Slot),
+    /// The keys of cluster traffic with a peer, all that are good now.
+    SetSession(NodeId, Box<LiveKeys>),
+    /// None are good any more.
+    RemoveSession(NodeId),
     /// A peer's `netft0` is here: neighbour entries and the frame table follow.
     SetPeerAdapter(NodeId, Adapter),
     /// It is gone.
@@ -192,12 +200,8 @@ pub enum MembershipCommand {
 pub struct RouteInstall {
     /// Its slot here.
     pub slot: Slot,
-    /// What XDP needs; `generation` is right, keys are in it.
+    /// What XDP needs; `generation` is right, and keys are in it as soon as there is a session.
     pub config: SlotConfig,
-    /// Key of data we send to this peer (the same on all its routes).
-    pub data_send_key: [u64; 2],
-    /// Key of data we receive.
-    pub data_receive_key: [u64; 2],
     /// Same subnet, cross subnet, cross site.
     pub class: RouteClass,
     /// Pace and patience.

@@ -2,8 +2,9 @@
 
 use super::{Adapter, EndpointView, Interface, PeerConfig, RouteInstall};
 use crate::bucket::Bucket;
-use crate::keys::{Life, PairKeys};
+use crate::keys::Life;
 use crate::networks::{Attachment, Subnet};
+use crate::session::{Exchange, LiveKeys};
 use crate::types::{
     LinkState, Nanos, NodeId, RouteClass, RouteState, Slot, address_bytes, address_from_bytes,
 };
@@ -164,15 +165,19 @@ pub struct Announcement {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// What is shared with one life of a peer.
-#[derive(Clone, Debug)]
+/// What is shared with one life of a peer. It begins with a fresh hello; keys follow.
+#[derive(Debug)]
 pub struct Session {
     /// The peer's id and boot nonce.
     pub life: Life,
     /// Since when.
     pub since_ns: Nanos,
-    /// Keys of the pair.
-    pub keys: PairKeys,
+    /// Handshakes and keys.
+    pub exchange: Exchange,
+    /// The keys of data that the shell has.
+    pub installed: LiveKeys,
+    /// Where its newest hello came from.
+    pub heard: RouteKey,
     /// Highest hello sequence accepted.
     pub newest_sequence: u64,
     /// The peer's newest challenge, which our hellos echo.
@@ -181,6 +186,13 @@ pub struct Session {
     pub leaving: bool,
     /// What it said of itself.
     pub said: Announcement,
+}
+
+impl Session {
+    /// When a handshake or the keys need attention. Who says goodbye needs no new keys.
+    pub fn timeout_ns(&self) -> Nanos {
+        if self.leaving { Nanos::MAX } else { self.exchange.timeout_ns() }
+    }
 }
 
 /// Own and peer's address: what a route is, whatever slot it has. Also its place in listings.
@@ -234,6 +246,15 @@ pub const GREETING_NS: Nanos = 250_000_000;
 /// How many go out at that pace.
 const GREETINGS: u32 = 40;
 
+/// How often hellos are repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// To refresh what is known.
+    Calm,
+    /// The peer must hear something that it may not have heard yet.
+    Hurried,
+}
+
 impl Route {
     /// Start of the short intervals: something on it has to be told or learned.
     pub fn hurry(&mut self, now: Nanos) {
@@ -242,8 +263,9 @@ impl Route {
     }
 
     /// A hello went out.
-    pub fn hello_sent(&mut self, now: Nanos) {
-        let interval = if self.config.remote_slot == NO_SLOT { self.interval_ns } else { REFRESH_NS };
+    pub fn hello_sent(&mut self, now: Nanos, pace: Pace) {
+        let hurries = self.config.remote_slot == NO_SLOT || pace == Pace::Hurried;
+        let interval = if hurries { self.interval_ns } else { REFRESH_NS };
         self.next_hello_ns = now.saturating_add(interval);
         self.interval_ns = self.interval_ns.saturating_mul(2).min(REFRESH_NS);
     }
@@ -307,6 +329,12 @@ impl Peer {
         said.or(self.config.site.as_deref())
     }
 
+    /// How often hellos to it are repeated.
+    pub fn pace(&self) -> Pace {
+        let telling = self.session.as_ref().is_some_and(|session| session.exchange.is_telling());
+        if telling { Pace::Hurried } else { Pace::Calm }
+    }
+
     /// Whether a route to it is up.
     pub fn reachable(&self) -> bool {
         self.routes.values().any(|route| route.state == RouteState::Up)
@@ -319,7 +347,8 @@ impl Peer {
             .values()
             .map(|route| route.next_hello_ns.min(route.retire_at_ns.unwrap_or(Nanos::MAX)));
         let greeting = if self.reachable() { Nanos::MAX } else { self.greet_at_ns };
-        routes.min().unwrap_or(Nanos::MAX).min(greeting)
+        let keys = self.session.as_ref().map_or(Nanos::MAX, Session::timeout_ns);
+        routes.min().unwrap_or(Nanos::MAX).min(greeting).min(keys)
     }
 
     /// Configured addresses were greeted.

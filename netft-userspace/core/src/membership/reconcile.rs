@@ -6,10 +6,10 @@ use super::machine::Membership;
 use super::pairs::{Lower, pairs};
 use super::peer::{Endpoint, Route, RouteKey};
 use super::{MembershipCommand, MembershipEvent, Role, RouteInstall};
-use crate::keys::data_key;
+use crate::keys::lives;
 use crate::networks::{self, Network};
 use crate::types::{Nanos, NodeId, RouteClass, RouteState, Slot, Timing, address_bytes};
-use netft_common::map::SlotConfig;
+use netft_common::map::{KeySet, SlotConfig};
 use netft_common::wire::{MAX_ENDPOINTS, NO_SLOT};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -297,17 +297,14 @@ impl Membership {
         route.network.clone_from(&wanted.network);
         (route.metric, route.mtu, route.retire_at_ns) = (wanted.metric, wanted.mtu, None);
         route.config.interface = wanted.interface;
-        let meaning = SlotConfig {
-            peer: session.life.id.get(),
-            key_epoch: session.keys.epoch,
-            send_key: session.keys.send,
-            receive_key: session.keys.receive,
-            ..route.config
-        };
+        let lives = lives(&self.speaker.life, &session.life);
+        let meaning = SlotConfig { peer: session.life.id.get(), lives, ..route.config };
         if meaning != route.config || meaning.generation == 0 {
-            route.config = SlotConfig { generation, remote_slot: NO_SLOT, ..meaning };
+            let keys = [KeySet::default(); 2];
+            route.config = SlotConfig { generation, remote_slot: NO_SLOT, keys, ..meaning };
             self.next_generation = generation.wrapping_add(1).max(1);
         }
+        session.exchange.shape(&mut route.config);
     }
 
     /// Tells the shell about a route if that is news.
@@ -316,8 +313,6 @@ impl Membership {
         let install = RouteInstall {
             slot: route.slot,
             config: route.config,
-            data_send_key: data_key(route.config.send_key),
-            data_receive_key: data_key(route.config.receive_key),
             class: route.class,
             remote_mac: route.remote_mac,
             timing: self.timing(route.class),
@@ -349,6 +344,7 @@ impl Membership {
         for key in keys {
             self.remove_route(now, name, key, reason);
         }
+        self.remove_keys(name);
         let Some(peer) = self.peers.get_mut(name) else { return };
         peer.session = None;
         if let Some((id, _)) = peer.installed_adapter.take() {
@@ -384,8 +380,6 @@ impl Membership {
             let install = RouteInstall {
                 slot: *slot,
                 config: SlotConfig { interface: own.interface, ..adopted.config },
-                data_send_key: data_key(adopted.config.send_key),
-                data_receive_key: data_key(adopted.config.receive_key),
                 class,
                 remote_mac: None,
                 timing: self.timing(class),

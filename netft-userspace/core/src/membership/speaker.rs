@@ -1,12 +1,13 @@
-//! This node's voice: makes hellos.
+//! This node's voice: makes hellos and handshake messages.
 
-use super::peer::{Endpoint, Peer, RouteKey};
+use super::peer::{Endpoint, Peer, Route, RouteKey, Session};
 use super::{Adapter, HelloTransmit, MembershipConfig};
 use crate::keys::{Keyring, Life};
-use crate::types::Nanos;
+use crate::session::{Step, Wish};
+use crate::types::{Nanos, NodeId};
 use netft_common::hello::{self, field};
 use netft_common::wire::{
-    self, HELLO_TAG_LEN, Header, Hello, HelloEndpoint, MAX_ENDPOINTS, NAME_LEN, NO_SLOT, flags,
+    self, Handshake, Header, Hello, HelloEndpoint, MAX_ENDPOINTS, NAME_LEN, NO_SLOT, flags, kind,
 };
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -86,21 +87,17 @@ impl Speaker {
             || peer.suspect.is_some()
             || route.is_some_and(|route| route.config.remote_slot == NO_SLOT);
         let flag = |on: bool, bit| if on { bit } else { 0 };
-        self.sequence = self.sequence.saturating_add(1).max(now);
+        let wishes = |session: &Session| session.exchange.wish() == Wish::Renew;
         let hello = Hello {
             header: Header {
-                magic: wire::MAGIC,
-                version: wire::VERSION,
-                kind: wire::kind::HELLO,
+                kind: kind::HELLO,
                 flags: flag(self.leaving, flags::LEAVING)
                     | flag(lacks && !self.leaving, flags::SOLICIT)
+                    | flag(known.is_some_and(wishes), flags::RENEW)
                     | flag(form == Form::ChallengeOnly, flags::CHALLENGE_ONLY),
-                cluster_id: self.cluster_id,
-                source: self.life.id.get(),
                 destination: known.map_or(0, |session| session.life.id.get()),
-                slot: NO_SLOT,
-                key_epoch: known.map_or(0, |session| session.keys.epoch),
-                sequence: self.sequence,
+                key_epoch: known.map_or(0, |session| session.exchange.epoch()),
+                ..self.header(now)
             },
             boot_nonce: self.life.boot_nonce,
             challenge: peer.challenge,
@@ -119,9 +116,51 @@ impl Speaker {
         let endpoints = if form == Form::Full { self.endpoints.as_slice() } else { &[] };
         let mut bytes = [0; hello::MAX_LEN];
         let end = hello::encode(&hello, endpoints, &mut bytes);
-        let tag = self.keyring.hello_tag(local, remote, &bytes[..end]);
-        bytes[end..end + HELLO_TAG_LEN].copy_from_slice(&tag);
-        self.queue.push_back(HelloTransmit { local, remote, payload: bytes[..end + HELLO_TAG_LEN].to_vec() });
+        self.queue_signed(local, remote, &bytes[..end]);
+    }
+
+    /// Queues a step of a handshake with `peer`; `route` is the one that it travels.
+    pub fn hand(
+        &mut self,
+        now: Nanos,
+        peer: NodeId,
+        way: &RouteKey,
+        route: Option<&Route>,
+        step: &Step,
+    ) {
+        let key_epoch = route.and_then(|route| route.config.sending()).map_or(0, |keys| keys.epoch);
+        let destination = peer.get();
+        let message = Handshake {
+            header: Header { kind: kind::HANDSHAKE, destination, key_epoch, ..self.header(now) },
+            boot_nonce: self.life.boot_nonce,
+            number: step.number,
+            step: step.step,
+            reserved: 0,
+            noise: step.noise,
+        };
+        self.queue_signed(way.local, way.remote, bytemuck::bytes_of(&message));
+    }
+
+    /// What all headers have in common, with the next sequence.
+    fn header(&mut self, now: Nanos) -> Header {
+        self.sequence = self.sequence.saturating_add(1).max(now);
+        Header {
+            magic: wire::MAGIC,
+            version: wire::VERSION,
+            kind: 0,
+            flags: 0,
+            cluster_id: self.cluster_id,
+            source: self.life.id.get(),
+            destination: 0,
+            slot: NO_SLOT,
+            key_epoch: 0,
+            sequence: self.sequence,
+        }
+    }
+
+    fn queue_signed(&mut self, local: IpAddr, remote: IpAddr, message: &[u8]) {
+        let tag = self.keyring.hello_tag(local, remote, message);
+        self.queue.push_back(HelloTransmit { local, remote, payload: [message, &tag[..]].concat() });
     }
 
     /// The next hello to send.

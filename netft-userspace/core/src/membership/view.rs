@@ -13,14 +13,27 @@ pub struct PeerView {
     pub id: Option<NodeId>,
     /// Its site, from its hello or else from the configuration.
     pub site: Option<String>,
-    /// Since when there is a session, boottime; `None` = it hasn't introduced itself.
+    /// When it introduced itself, boottime; `None` = it hasn't.
     pub session_since_ns: Option<Nanos>,
+    /// The keys in use; `None` = there are none yet.
+    pub keys: Option<KeysView>,
     /// Whether it said goodbye.
     pub leaving: bool,
     /// Its `netft0`.
     pub adapter: Option<Adapter>,
     /// What it announced.
     pub endpoints: Vec<EndpointView>,
+}
+
+/// The keys that a session uses now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeysView {
+    /// Their epoch.
+    pub epoch: u32,
+    /// Since when, boottime.
+    pub since_ns: Nanos,
+    /// How often they were replaced since the session began.
+    pub renewals: u64,
 }
 
 /// An endpoint of a peer or of this node.

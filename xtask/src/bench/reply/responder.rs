@@ -10,7 +10,7 @@ use aya::maps::{Array, HashMap, MapData, XskMap};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable, bytes_of};
-use netft_common::map::{DataPath, LAYOUT_VERSION, NodeConfig, SlotConfig, Steering, name, socket_index};
+use netft_common::map::{DataPath, KeySet, LAYOUT_VERSION, NodeConfig, SlotConfig, Steering, name, socket_index};
 use nix::net::if_::if_nametoindex;
 
 /// Slot of the client's route on both ends.
@@ -43,11 +43,10 @@ impl Responder {
             remote_slot: SLOT,
             peer,
             interface: INTERFACE,
-            key_epoch: 1,
+            lives: 1,
             local,
             remote,
-            send_key,
-            receive_key,
+            keys: [KeySet::sending(1, send_key, receive_key), KeySet::default()],
         };
         let node = |node_id| NodeConfig {
             layout: LAYOUT_VERSION,

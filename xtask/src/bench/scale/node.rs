@@ -5,7 +5,7 @@ use super::wire::{DEVICE, FAR_MAC, address};
 use crate::lab::Lab;
 use crate::traffic::boottime_ns;
 use anyhow::{Context, Result, ensure};
-use netft_common::map::SlotConfig;
+use netft_common::map::{KeySet, SlotConfig};
 use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
 use netft_core::types::{NodeId, RouteClass, RouteState, Slot, Timing, address_bytes};
@@ -156,14 +156,11 @@ fn route(peer: u16, interface: &Interface, delay: Duration) -> Result<RouteInsta
             remote_slot: peer.into(),
             peer,
             interface: interface.number.get().into(),
-            key_epoch: EPOCH,
+            lives: 1,
             local: address_bytes(address(1).into()),
             remote: address_bytes(address(peer).into()),
-            send_key: key(1, peer),
-            receive_key: key(peer, 1),
+            keys: [KeySet::sending(EPOCH, key(1, peer), key(peer, 1)), KeySet::default()],
         },
-        data_send_key: key(1, peer),
-        data_receive_key: key(peer, 1),
         class: RouteClass::SameSubnet,
         timing: Timing { delay_ns: u64::try_from(delay.as_nanos())?, threshold: 10 },
         remote_mac: Some(FAR_MAC),

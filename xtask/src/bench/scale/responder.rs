@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use netft_common::heartbeat::Tables;
-use netft_common::map::{EngineState, LAYOUT_VERSION, NodeConfig, SlotConfig, SlotState};
+use netft_common::map::{EngineState, KeySet, LAYOUT_VERSION, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
 use netft_common::wire::Header;
 use netft_core::types::address_bytes;
@@ -137,11 +137,10 @@ impl Peers {
             remote_slot: u32::from(id.saturating_sub(2)),
             peer: 1,
             interface: 0,
-            key_epoch: EPOCH,
+            lives: 1,
             local: address_bytes(address(id).into()),
             remote: address_bytes(address(1).into()),
-            send_key: key(id, 1),
-            receive_key: key(1, id),
+            keys: [KeySet::sending(EPOCH, key(id, 1), key(1, id)), KeySet::default()],
         };
         Self {
             nodes: ids.clone().map(node).collect(),
@@ -172,8 +171,8 @@ impl Tables for Peers {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         self.configs.get(usize::try_from(slot).ok()?)
     }
-    fn generation(&self, config: &SlotConfig) -> u32 {
-        config.generation
+    fn read(&self, word: &u32) -> u32 {
+        *word
     }
     fn state(&self, slot: u32) -> Option<&SlotState> {
         self.states.get(usize::try_from(slot).ok()?)

@@ -3,14 +3,15 @@
 use super::world::*;
 use crate::membership::MembershipEvent;
 use crate::types::{RouteState, address_bytes};
+use netft_common::map::SlotConfig;
 use std::collections::BTreeMap;
 
 #[test]
-fn two_nodes_agree_on_all_routes_within_two_round_trips() {
+fn two_nodes_agree_on_all_routes_and_keys_within_three_round_trips() {
     let mut world = World::new(2, 2, 1);
     world.start_all();
-    // One-way delay is 50 µs; the last of the four crossings carries the slots back.
-    world.run(4 * 50_000 + 1_000);
+    // One-way delay is 50 µs: greeting, fresh hello, step 1, step 2, and the hello that says that the keys are in use.
+    world.run(5 * 50_000 + 1_000);
     assert_eq!(world.agreed(0, 1), Ok(2));
     for install in world.hosts[0].routes.values() {
         assert!(install.config.local[0] == 0xfd, "IPv6 is preferred");
@@ -25,7 +26,7 @@ fn one_side_that_starts_later_is_met_at_once() {
     world.interfaces(0);
     world.run(30 * SECOND);
     world.interfaces(1);
-    world.run(4 * 50_000 + 1_000);
+    world.run(6 * 50_000 + 1_000);
     assert_eq!(world.agreed(0, 1), Ok(2));
 }
 
@@ -37,7 +38,7 @@ fn different_numbers_of_endpoints_do_not_hinder() {
         let extra = (5..12).map(|network| interface(u16::try_from(large + 1).unwrap(), network));
         world.hosts[large].interfaces.extend(extra);
         world.start_all();
-        world.run(3 * 100_000);
+        world.run(4 * 100_000);
         assert_eq!(world.agreed(0, 1), Ok(1));
     }
 }
@@ -76,7 +77,7 @@ fn an_idle_cluster_says_one_hello_per_route_and_second() {
 }
 
 #[test]
-fn a_restarted_daemon_keeps_its_slots_and_keys_and_nobody_notices() {
+fn a_restarted_daemon_keeps_its_slots_gets_new_keys_and_nobody_notices() {
     let mut world = World::new(3, 2, 1);
     world.start_all();
     world.run(SECOND);
@@ -92,8 +93,17 @@ fn a_restarted_daemon_keeps_its_slots_and_keys_and_nobody_notices() {
     assert!(world.kinds(0).contains(&"routes-adopted"));
     world.set_routes(0, RouteState::Up);
     world.run(30 * SECOND);
-    let after: Vec<_> = world.hosts.iter().map(|host| host.routes.clone()).collect();
-    assert_eq!(before, after);
+    for (host, before) in world.hosts.iter().zip(&before) {
+        for (slot, install) in &host.routes {
+            let (now, then) = (install.config, before[slot].config);
+            assert_eq!(SlotConfig { keys: then.keys, ..now }, then, "nothing but keys has changed");
+            let restarted = [host.membership.config().id.get(), now.peer].contains(&1);
+            assert_eq!(now.sending() != then.sending(), restarted, "new keys with the restarted one alone");
+        }
+    }
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        assert_eq!(world.agreed(one, other), Ok(2));
+    }
     assert_eq!(world.hosts[0].adapters.len(), 2);
     assert!(world.hosts[1].events.is_empty(), "{:?}", world.hosts[1].events);
 }
@@ -143,7 +153,7 @@ fn adopted_slots_of_a_peer_that_rebooted_meanwhile_get_new_keys() {
     for (slot, install) in &world.hosts[0].routes {
         assert_eq!(install.config.local, before[slot].config.local, "slots stay");
         assert_ne!(install.config.generation, before[slot].config.generation);
-        assert_ne!(install.config.send_key, before[slot].config.send_key);
+        assert_ne!(install.config.sending(), before[slot].config.sending());
     }
 }
 
@@ -183,7 +193,7 @@ fn a_rebooted_peer_is_back_as_soon_as_its_routes_are_down() {
         let old = &before[slot];
         assert_eq!((install.config.local, install.config.remote), (old.config.local, old.config.remote));
         assert_ne!(install.config.generation, old.config.generation);
-        assert_ne!(install.config.key_epoch, old.config.key_epoch);
+        assert_ne!(install.config.sending(), old.config.sending());
     }
 }
 

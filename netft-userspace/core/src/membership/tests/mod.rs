@@ -2,5 +2,6 @@
 
 mod handshake;
 mod hostile;
+mod sessions;
 mod topology;
 mod world;

@@ -3,7 +3,9 @@
 use super::super::*;
 use crate::adapter::AdapterSeed;
 use crate::keys::Secret;
+use crate::session::LiveKeys;
 use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, RouteState, Slot, Timing};
+use netft_common::map::SlotConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -23,6 +25,7 @@ pub struct Host {
     pub membership: Membership,
     pub interfaces: Vec<Interface>,
     pub routes: BTreeMap<Slot, RouteInstall>,
+    pub sessions: BTreeMap<NodeId, LiveKeys>,
     pub adapters: BTreeMap<NodeId, Adapter>,
     pub own_adapter: Option<Adapter>,
     pub events: Vec<MembershipEvent>,
@@ -34,6 +37,7 @@ pub struct World {
     pub now: Nanos,
     pub hosts: Vec<Host>,
     pub loss_percent: u64,
+    pub duplicate_percent: u64,
     pub delay_ns: std::ops::Range<Nanos>,
     pub seen: Vec<Datagram>,
     /// Networks that carry nothing.
@@ -90,6 +94,7 @@ pub fn config(node: u16, nodes: u16) -> MembershipConfig {
         same_subnet: timing(MS),
         cross_subnet: timing(10 * MS),
         cross_site: timing(100 * MS),
+        key_period_ns: 600 * SECOND,
     }
 }
 
@@ -108,6 +113,7 @@ impl World {
             now: 1_000 * SECOND,
             hosts: Vec::new(),
             loss_percent: 0,
+            duplicate_percent: 0,
             delay_ns: 50_000..50_001,
             seen: Vec::new(),
             cut: BTreeSet::new(),
@@ -128,6 +134,7 @@ impl World {
             membership,
             interfaces,
             routes: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             adapters: BTreeMap::new(),
             own_adapter: None,
             events: Vec::new(),
@@ -180,6 +187,10 @@ impl World {
                 MembershipCommand::RemoveRoute(slot) => {
                     drop(host.routes.remove(&slot).expect("removed twice"))
                 }
+                MembershipCommand::SetSession(id, keys) => drop(host.sessions.insert(id, *keys)),
+                MembershipCommand::RemoveSession(id) => {
+                    drop(host.sessions.remove(&id).expect("removed twice"))
+                }
                 MembershipCommand::SetPeerAdapter(id, adapter) => {
                     // Neighbour entries and routes are by address: two holders would undo each other.
                     host.adapters.remove(&id);
@@ -204,6 +215,18 @@ impl World {
         }
     }
 
+    /// Loses everything of a kind that is under way now.
+    pub fn drop_kind(&mut self, kind: u8) {
+        self.queue.retain(|_, datagram| datagram.bytes[5] != kind);
+    }
+
+    /// Puts copies of some datagrams on the wire.
+    fn copies(&mut self, datagram: &Datagram) {
+        if self.duplicate_percent > 0 && self.draw(100) < self.duplicate_percent {
+            self.send(datagram.clone());
+        }
+    }
+
     /// Puts a datagram on the wire.
     pub fn send(&mut self, datagram: Datagram) {
         if self.draw(100) < self.loss_percent {
@@ -222,6 +245,7 @@ impl World {
         if self.cut.contains(&network(datagram.from)) || self.cut.contains(&network(datagram.to)) {
             return;
         }
+        self.copies(&datagram);
         for host in 0..self.hosts.len() {
             let has = |interface: &Interface| interface.addresses.iter().any(|(a, _)| *a == datagram.to);
             if self.hosts[host].on && self.hosts[host].interfaces.iter().any(has) {
@@ -306,14 +330,25 @@ impl World {
                 .ok_or_else(|| format!("{:?} has no mirror", route.slot))?;
             let right = route.config.remote_slot == u32::from(mirror.slot.get())
                 && mirror.config.remote_slot == u32::from(route.slot.get())
-                && route.config.send_key == mirror.config.receive_key
-                && route.config.receive_key == mirror.config.send_key
-                && route.data_send_key == mirror.data_receive_key
-                && route.config.key_epoch == mirror.config.key_epoch
-                && route.config.generation != 0;
-            if !right {
+                && route.config.generation != 0
+                && route.config.lives == mirror.config.lives;
+            let (Some(our), Some(their)) = (route.config.sending(), mirror.config.sending()) else {
+                return Err(format!("{:?} and {:?} have no keys", route.slot, mirror.slot));
+            };
+            let alike = our.epoch == their.epoch
+                && (our.send_key, our.receive_key) == (their.receive_key, their.send_key);
+            if !right || !alike {
                 return Err(format!("{:?} and {:?} disagree", route.slot, mirror.slot));
             }
+        }
+        let keys = |host: &Host, peer| host.sessions.get(&peer).and_then(|keys| keys.current);
+        let id = |host: &Host| host.membership.config().id;
+        let (our, their) = (keys(a, id(b)), keys(b, id(a)));
+        let mirrored = our.zip(their).is_some_and(|(our, their)| {
+            our.epoch == their.epoch && (our.data.send, our.data.receive) == (their.data.receive, their.data.send)
+        });
+        if !ours.is_empty() && !mirrored {
+            return Err("data has different keys".to_owned());
         }
         if ours.len() == theirs.len() {
             Ok(ours.len())
@@ -335,16 +370,41 @@ impl World {
     /// The daemon of `host` restarts over the same maps: same nonce, slots adopted.
     pub fn restart(&mut self, host: usize) {
         let config = self.hosts[host].membership.config().clone();
-        let slots: Vec<_> =
-            self.hosts[host].routes.iter().map(|(slot, install)| (*slot, install.config)).collect();
+        let slots: Vec<_> = self.hosts[host]
+            .routes
+            .iter()
+            .map(|(slot, install)| (*slot, self.as_left(host, install.config)))
+            .collect();
         let nonce = self.hosts[host].nonce[0];
-        let random = u8::try_from(self.draw(256)).unwrap();
-        let mut membership = membership(config, SECRET, nonce, random);
+        let mut membership = membership(config, SECRET, nonce, 0);
+        membership.dice = crate::dice::Dice::new(self.seed());
         membership.adopt(self.now, &slots);
         self.hosts[host].membership = membership;
         self.hosts[host].events.clear();
         self.hosts[host].adapters.clear();
+        self.hosts[host].sessions.clear();
         self.interfaces(host);
+    }
+
+    /// A seed that no membership has had.
+    fn seed(&mut self) -> [u8; 32] {
+        self.counter += 1;
+        let mut seed = [0xa5; 32];
+        seed[..8].copy_from_slice(&self.counter.to_le_bytes());
+        seed
+    }
+
+    /// What the maps hold of a route: XDP has seen which keys the peer sends with, and the engine takes those for its own.
+    fn as_left(&self, host: usize, mut config: SlotConfig) -> SlotConfig {
+        let peer = self.hosts.iter().find(|peer| peer.membership.config().id.get() == config.peer);
+        let mut mirrors = peer.into_iter().flat_map(|peer| peer.routes.values());
+        let mirror = mirrors
+            .find(|mirror| (mirror.config.local, mirror.config.remote) == (config.remote, config.local));
+        if let Some(sending) = mirror.and_then(|mirror| mirror.config.sending()) {
+            config.send_with(sending.epoch);
+        }
+        assert_ne!(self.hosts[host].membership.config().id.get(), config.peer);
+        config
     }
 
     /// The machine reboots: new nonce, nothing kept.
@@ -354,6 +414,7 @@ impl World {
         self.hosts[host].nonce = [nonce; 16];
         self.hosts[host].routes.clear();
         self.hosts[host].adapters.clear();
+        self.hosts[host].sessions.clear();
         self.hosts[host].events.clear();
         self.interfaces(host);
     }
