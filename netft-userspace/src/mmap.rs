@@ -4,9 +4,10 @@
 //! made of atomics ([`Shared`]), or they are copied word by word.
 
 use bytemuck::Pod;
-use netft_common::map::{EngineState, Gate, SlotState};
+use netft_common::map::{EngineState, Gate, KeySet, SlotConfig, SlotState};
 use std::io;
 use std::marker::PhantomData;
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,23 +108,42 @@ impl<T: Pod> Mapped<T> {
     /// Writes element `index`: first 0 into its first word, then all others, and the true first word last. For
     /// elements whose first word is 0 while they are not valid. If only the first word differs, it is one store.
     pub fn store(&self, index: usize, value: &T) {
-        let words = self.words(index);
-        let mut chunks = bytemuck::bytes_of(value).chunks(8).map(|chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u64::from_ne_bytes(word)
-        });
-        let Some((first, first_value)) = words.first().zip(chunks.next()) else {
-            return;
-        };
-        let others = words[1..].iter().zip(chunks);
-        if others.clone().any(|(word, value)| word.load(Ordering::Relaxed) != value) {
-            first.store(0, Ordering::SeqCst);
-            others.for_each(|(word, value)| word.store(value, Ordering::SeqCst));
-        }
-        first.store(first_value, Ordering::SeqCst);
+        store_words(self.words(index), bytemuck::bytes_of(value));
     }
 }
+
+impl Mapped<SlotConfig> {
+    /// Writes the keys of slot `index` and leaves everything else, while XDP goes on using the slot: each set of keys that
+    /// differs has epoch 0 meanwhile.
+    pub fn store_keys(&self, index: usize, keys: &[KeySet; 2]) {
+        const FIRST: usize = offset_of!(SlotConfig, keys) / 8;
+        const WORDS: usize = size_of::<KeySet>() / 8;
+        let places = self.words(index)[FIRST..].chunks(WORDS);
+        for (words, keys) in places.zip(keys) {
+            store_words(words, bytemuck::bytes_of(keys));
+        }
+    }
+}
+
+/// See [`Mapped::store`].
+fn store_words(words: &[AtomicU64], bytes: &[u8]) {
+    let mut chunks = bytes.chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_ne_bytes(word)
+    });
+    let Some((first, first_value)) = words.first().zip(chunks.next()) else {
+        return;
+    };
+    let others = words[1..].iter().zip(chunks);
+    if others.clone().any(|(word, value)| word.load(Ordering::Relaxed) != value) {
+        first.store(0, Ordering::SeqCst);
+        others.for_each(|(word, value)| word.store(value, Ordering::SeqCst));
+    }
+    first.store(first_value, Ordering::SeqCst);
+}
+
+const _: () = assert!(offset_of!(SlotConfig, keys).is_multiple_of(8) && size_of::<KeySet>().is_multiple_of(8));
 
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {

@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test: every failure should end it where it happens")]
 
-use netft_common::map::{NodeConfig, SlotConfig};
+use netft_common::map::{KeySet, NodeConfig, SlotConfig};
 use netft_core::detect::{DampingConfig, DetectorConfig, DetectorEvent};
+use netft_core::keys::{Directions, SessionKeys};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
+use netft_core::session::LiveKeys;
 use netft_core::types::{
     LinkState, NodeId, RouteClass, RouteReason, RouteState, Slot, Timing, address_bytes,
 };
@@ -85,6 +87,7 @@ impl Node {
             engine.set_route(&route(self.id, network, interface)).await.unwrap();
         }
         let peer = 3 - self.id;
+        engine.set_session(NodeId::new(peer).unwrap(), &session(self.id, 99));
         engine.set_peer_adapter(NodeId::new(peer).unwrap(), adapter(peer)).await.unwrap();
         self.engine = Some(engine);
         reports
@@ -160,11 +163,17 @@ fn address(id: u16, network: u16) -> IpAddr {
     }
 }
 
+/// Keys of data, as a handshake would make them.
+fn session(id: u16, epoch: u32) -> LiveKeys {
+    let key = |from: u16| [u64::from(from), epoch.into()];
+    let both = Directions { send: key(id), receive: key(3 - id) };
+    LiveKeys { current: Some(SessionKeys { epoch, heartbeat: both, data: both }), other: None }
+}
+
 /// What membership would make of hellos: slot = network number, the same at both ends.
 fn route(id: u16, network: u16, interface: &Interface) -> RouteInstall {
     let peer = 3 - id;
     let key = |from: u16| [u64::from(from) << 32 | 0x5eed, u64::from(network)];
-    let data_key = |from: u16| [u64::from(from), 0xda7a];
     RouteInstall {
         slot: Slot::new(network.into()).unwrap(),
         config: SlotConfig {
@@ -172,14 +181,11 @@ fn route(id: u16, network: u16, interface: &Interface) -> RouteInstall {
             remote_slot: network.into(),
             peer,
             interface: interface.number.get().into(),
-            key_epoch: 99,
+            lives: 1,
             local: address_bytes(address(id, network)),
             remote: address_bytes(address(peer, network)),
-            send_key: key(id),
-            receive_key: key(peer),
+            keys: [KeySet::sending(99, key(id), key(peer)), KeySet::default()],
         },
-        data_send_key: data_key(id),
-        data_receive_key: data_key(peer),
         class: RouteClass::SameSubnet,
         remote_mac: None,
         timing: Timing { delay_ns: 5_000_000, threshold: 20 },

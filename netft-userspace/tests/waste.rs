@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test: every failure should end it where it happens")]
 
-use netft_common::map::SlotConfig;
+use netft_common::map::{KeySet, SlotConfig};
 use netft_core::detect::{DampingConfig, DetectorConfig};
+use netft_core::keys::{Directions, SessionKeys};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
+use netft_core::session::LiveKeys;
 use netft_core::types::{NodeId, RouteClass, RouteState, Slot, Timing, address_bytes};
 use netft_userspace::engine::{
     DataWay, DatapathOptions, Engine, EngineOptions, EngineStats, PathWish, StopMode, Wait,
@@ -84,6 +86,7 @@ impl Node {
         for family in 0..2 {
             engine.set_route(&route(self.id, family, &interface)).await.unwrap();
         }
+        engine.set_session(NodeId::new(peer).unwrap(), &session(self.id, 99));
         engine.set_peer_adapter(NodeId::new(peer).unwrap(), adapter(peer)).await.unwrap();
         self.engine = Some(engine);
     }
@@ -129,6 +132,13 @@ fn address(id: u16, family: u16) -> IpAddr {
     }
 }
 
+/// Keys of data, as a handshake would make them.
+fn session(id: u16, epoch: u32) -> LiveKeys {
+    let key = |from: u16| [u64::from(from), epoch.into()];
+    let both = Directions { send: key(id), receive: key(3 - id) };
+    LiveKeys { current: Some(SessionKeys { epoch, heartbeat: both, data: both }), other: None }
+}
+
 fn route(id: u16, family: u16, interface: &Interface) -> RouteInstall {
     let peer = 3 - id;
     let key = |from: u16| [u64::from(from) << 32 | 0x5eed, u64::from(family)];
@@ -139,14 +149,11 @@ fn route(id: u16, family: u16, interface: &Interface) -> RouteInstall {
             remote_slot: family.into(),
             peer,
             interface: interface.number.get().into(),
-            key_epoch: 99,
+            lives: 1,
             local: address_bytes(address(id, family)),
             remote: address_bytes(address(peer, family)),
-            send_key: key(id),
-            receive_key: key(peer),
+            keys: [KeySet::sending(99, key(id), key(peer)), KeySet::default()],
         },
-        data_send_key: [u64::from(id), 1],
-        data_receive_key: [u64::from(peer), 1],
         class: RouteClass::SameSubnet,
         // Lenient: allocations are counted, not milliseconds.
         timing: Timing { delay_ns: 1_000_000, threshold: 100 },

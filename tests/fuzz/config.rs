@@ -42,7 +42,7 @@ const SMALLEST: &str = "[cluster]\nid = 7\n[node]\nid = 1\nname = \"n1\"\n";
 const WHOLE: &str = r#"
 cluster = { id = 7, name = "prod" }
 node = { id = 1, name = "n1", site = "east" }
-security = { level = "signed", key_file = "/run/k" }
+security = { level = "signed", key_file = "/run/k", rekey = "1h" }
 [peer.n2]
 addresses = ["10.0.1.2", "fd00::2"]
 id = 2

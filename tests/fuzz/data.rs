@@ -1,8 +1,10 @@
 //! Data messages: only what was sealed opens, once.
 
 use crate::Adversary;
-use netft_core::data::{DataKeys, DataPlane, DataRoute, HEADROOM};
+use netft_core::data::{DataPlane, DataRoute, HEADROOM};
+use netft_core::keys::{Directions, SessionKeys};
 use netft_core::offload::Checksum;
+use netft_core::session::LiveKeys;
 use netft_core::types::NodeId;
 use std::collections::BTreeSet;
 
@@ -12,11 +14,16 @@ fn node(id: u16) -> NodeId {
     NodeId::new(id).expect("1 to 255")
 }
 
+fn keys(send: [u64; 2], receive: [u64; 2]) -> LiveKeys {
+    let both = Directions { send, receive };
+    LiveKeys { current: Some(SessionKeys { epoch: 5, heartbeat: both, data: both }), other: None }
+}
+
 fn planes() -> (DataPlane, DataPlane) {
     let (mut sender, mut receiver) =
         (DataPlane::new(7, node(1), 0, 1_000), DataPlane::new(7, node(2), 0, 1_000));
-    sender.set_peer(node(2), DataKeys { key_epoch: 5, send: [1, 2], receive: [3, 4] });
-    receiver.set_peer(node(1), DataKeys { key_epoch: 5, send: [3, 4], receive: [1, 2] });
+    sender.set_session(node(2), &keys([1, 2], [3, 4]));
+    receiver.set_session(node(1), &keys([3, 4], [1, 2]));
     (sender, receiver)
 }
 

@@ -60,6 +60,7 @@ pub const KEYS: &[Key] = &[
         Restart,
         "The cluster secret: mode 0600, at least 32 bytes, equal on all nodes. Relative to this file.",
     ),
+    key("security.rekey", "\"600s\"", Live, "How long the keys of a session are used, 1s to 24h."),
     key(
         "heartbeat.same_subnet.delay",
         "\"1ms\"",

@@ -53,6 +53,8 @@ pub struct Config {
     pub peers: BTreeMap<String, PeerConfig>,
     /// `security.key_file`, absolute.
     pub key_file: PathBuf,
+    /// `security.rekey`: how long a session's keys are used, nanoseconds.
+    pub key_period_ns: Nanos,
     /// `heartbeat.same_subnet`.
     pub same_subnet: Timing,
     /// `heartbeat.cross_subnet`.
@@ -173,6 +175,7 @@ impl Config {
             same_subnet: self.same_subnet,
             cross_subnet: self.cross_subnet,
             cross_site: self.cross_site,
+            key_period_ns: self.key_period_ns,
         }
     }
 
@@ -202,6 +205,7 @@ impl Config {
         }
         entries.push(("security.level".into(), json!("signed")));
         entries.push(("security.key_file".into(), json!(self.key_file)));
+        entries.push(("security.rekey".into(), json!(format_duration(self.key_period_ns))));
         for (class, timing) in [
             ("same_subnet", self.same_subnet),
             ("cross_subnet", self.cross_subnet),

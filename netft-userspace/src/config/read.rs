@@ -19,6 +19,7 @@ use toml::de::{DeTable, DeValue};
 const MS: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
 const DELAY_NS: RangeInclusive<Nanos> = 50_000..=10 * SECOND;
+const KEY_PERIOD_NS: RangeInclusive<Nanos> = SECOND..=24 * 3600 * SECOND;
 const MIB: u64 = 1 << 20;
 const THRESHOLD: RangeInclusive<u64> = 2..=1000;
 
@@ -64,6 +65,7 @@ fn defaults(file: &Path) -> Config {
         node_site: None,
         peers: BTreeMap::new(),
         key_file: beside(file, "secret"),
+        key_period_ns: 600 * SECOND,
         same_subnet: Timing { delay_ns: MS, threshold: 5 },
         cross_subnet: Timing { delay_ns: 10 * MS, threshold: 10 },
         cross_site: Timing { delay_ns: 100 * MS, threshold: 10 },
@@ -202,6 +204,7 @@ impl Reader<'_> {
             }
             ["security", "level"] => level(string(value)?)?,
             ["security", "key_file"] => config.key_file = beside(file, string(value)?),
+            ["security", "rekey"] => config.key_period_ns = duration(value, KEY_PERIOD_NS, "1s to 24h")?,
             ["heartbeat", class, key] => {
                 let timing = match *class {
                     "same_subnet" => &mut config.same_subnet,

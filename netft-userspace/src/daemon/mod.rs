@@ -225,6 +225,14 @@ impl Daemon {
                 self.engine.remove_route(slot).await;
                 Ok(())
             }
+            MembershipCommand::SetSession(peer, keys) => {
+                self.engine.set_session(peer, &keys);
+                Ok(())
+            }
+            MembershipCommand::RemoveSession(peer) => {
+                self.engine.remove_session(peer);
+                Ok(())
+            }
             MembershipCommand::SetPeerAdapter(peer, adapter) => {
                 self.engine.set_peer_adapter(peer, adapter).await
             }
@@ -244,7 +252,7 @@ impl Daemon {
             EngineInput::Hello { local, remote, bytes } => {
                 let now = crate::sys::boottime();
                 if let Err(reject) = self.membership.handle_frame(now, local, remote, &bytes) {
-                    tracing::debug!(%local, %remote, %reject, "hello rejected");
+                    tracing::debug!(%local, %remote, %reject, "hello or handshake rejected");
                 }
             }
             EngineInput::Detector(event) => self.handle_detector(event),
@@ -284,6 +292,9 @@ impl Daemon {
         let Listing { interfaces, changed, at_ns } = listing;
         self.listed_ns = at_ns;
         self.engine.sweep_adapter();
+        for peer in self.engine.worn_sessions() {
+            self.membership.renew(at_ns, peer);
+        }
         if !changed {
             // What kept an interface from being used may be gone.
             match self.reports.iter().all(|report| report.complete) {

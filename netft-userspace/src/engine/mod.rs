@@ -40,6 +40,7 @@ use netft_common::wire::{self, flags};
 use netft_core::data::DataPlane;
 use netft_core::detect::{DetectorCommand, DetectorConfig, RouteView};
 use netft_core::membership::{Adapter, HelloTransmit, RouteInstall};
+use netft_core::session::LiveKeys;
 use netft_core::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot};
 use sockets::Sockets;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -243,7 +244,30 @@ impl Engine {
     /// Routes found in maps that an earlier daemon left; XDP goes on answering on them. Those that
     /// [`Engine::set_route`] doesn't confirm should be given to [`Engine::remove_route`] by and by.
     pub fn adopted_slots(&self) -> Vec<(Slot, SlotConfig)> {
-        self.adopted.iter().map(|slot| (*slot, self.loaded.shared.slots.load(slot.index()))).collect()
+        let maps = &self.loaded.shared;
+        let left = |slot: &Slot| {
+            let mut config = maps.slots.load(slot.index());
+            // If the earlier daemon ended while keys were replaced: what the peer sends with is what it has for certain.
+            let chosen = maps.states.get(slot.index()).peer_flags.load(Ordering::Acquire) >> 32;
+            config.send_with(u32::try_from(chosen).unwrap_or(0));
+            (*slot, config)
+        };
+        self.adopted.iter().map(left).collect()
+    }
+
+    /// The keys of cluster traffic with a peer, in force when this returns. Idempotent.
+    pub fn set_session(&mut self, peer: NodeId, keys: &LiveKeys) {
+        self.data.set_session(peer, keys);
+    }
+
+    /// None are good any more. Idempotent.
+    pub fn remove_session(&mut self, peer: NodeId) {
+        self.data.remove_session(peer);
+    }
+
+    /// Peers with which so much has been sent that new keys are wanted. Call now and then.
+    pub fn worn_sessions(&self) -> Vec<NodeId> {
+        self.data.worn_sessions()
     }
 
     /// CPUs of the detection thread.
@@ -316,7 +340,7 @@ impl Engine {
         self.bypass.reports(&self.data.board)
     }
 
-    /// Sends a hello from the socket of its local address. An address without a socket, or a refusal by the kernel, is
+    /// Sends a hello or a handshake step from the socket of its local address. An address without a socket, or a refusal by the kernel, is
     /// an error that only concerns this message: hellos are repeated.
     pub fn send_hello(&mut self, hello: &HelloTransmit) -> Result<(), EngineError> {
         let (local, remote) = (hello.local, hello.remote);

@@ -6,7 +6,7 @@ use super::{Engine, EngineError, EngineInput, data, detection, now};
 use crate::sys::socket::SocketAddress;
 use netft_common::map::SlotConfig;
 use netft_common::wire::{ENCAPSULATION_BYTES, PORT};
-use netft_core::data::{DataKeys, DataRoute};
+use netft_core::data::DataRoute;
 use netft_core::detect::{Adopted, RouteSetup};
 use netft_core::membership::RouteInstall;
 use netft_core::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot, address_from_bytes};
@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// First sequence of a route that has none yet: 100 per millisecond of boottime, above whatever an earlier use of the
-/// same keys has sent at the fastest pace (20 per millisecond), so that the peer never takes it for a replay.
+/// same addresses has sent at the fastest pace (20 per millisecond), so that the peer never takes it for a replay.
 const NS_PER_SEQUENCE: u64 = 10_000;
 /// Programs that run on other CPUs have left a slot this long after it was freed; they take microseconds.
 const GRACE: Duration = Duration::from_millis(1);
@@ -28,7 +28,7 @@ const SMALLEST_MTU: u16 = 1280;
 
 impl Engine {
     /// Puts a route into the maps and lets the detector watch it. Idempotent; a slot that was adopted and has the same
-    /// peer, addresses and keys goes on without interruption.
+    /// peer, in the same life, and the same addresses goes on without interruption, also with other keys.
     ///
     /// # Errors
     /// [`EngineError::NoSocket`] while no interface has the local address: the route is installed once one has.
@@ -36,7 +36,7 @@ impl Engine {
         let slot = route.slot;
         let maps = Arc::clone(&self.loaded.shared);
         let old = maps.slots.load(slot.index());
-        if !same_session(&old, &route.config) {
+        if !same_meaning(&old, &route.config) {
             if self.routes.remove(&slot).is_some() {
                 self.detection.send(detection::Command::RemoveRoute(slot));
                 self.data.remove_route(slot);
@@ -47,8 +47,10 @@ impl Engine {
                 tokio::time::sleep(GRACE).await;
             }
             maps.reset_state(slot.index());
+        } else if old.keys != route.config.keys {
+            maps.slots.store_keys(slot.index(), &route.config.keys);
         }
-        if old != route.config {
+        if (SlotConfig { keys: route.config.keys, ..old }) != route.config {
             maps.slots.store(slot.index(), &route.config);
         }
         self.routes.insert(slot, route.clone());
@@ -128,13 +130,8 @@ impl Engine {
                 .map(|(own, theirs)| Headers::new(*own, theirs, route.config.local, route.config.remote)),
             patience_ns: route.timing.delay_ns.saturating_mul(route.timing.threshold.into()).max(WITNESS_NS),
         };
-        let keys = DataKeys {
-            key_epoch: route.config.key_epoch,
-            send: route.data_send_key,
-            receive: route.data_receive_key,
-        };
         let path = detection::Path { config: route.config, socket: endpoint.heartbeat, remote };
-        self.data.set_route(slot, data_route, keys);
+        self.data.set_route(slot, data_route);
         self.detection.send(detection::Command::SetRoute(setup, path));
         Ok(())
     }
@@ -242,11 +239,10 @@ impl Engine {
     }
 }
 
-/// Whether evidence of one is evidence of the other: same peer, addresses and keys.
-fn same_session(old: &SlotConfig, new: &SlotConfig) -> bool {
+/// Whether evidence of one is evidence of the other: same peer in the same life, same addresses.
+fn same_meaning(old: &SlotConfig, new: &SlotConfig) -> bool {
     old.generation != 0
-        && (old.peer, old.local, old.remote) == (new.peer, new.local, new.remote)
-        && (old.key_epoch, old.send_key, old.receive_key) == (new.key_epoch, new.send_key, new.receive_key)
+        && (old.peer, old.lives, old.local, old.remote) == (new.peer, new.lives, new.local, new.remote)
 }
 
 /// Bytes of an IP packet that both interfaces of a route claim to carry.

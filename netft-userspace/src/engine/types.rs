@@ -75,7 +75,7 @@ pub struct InterfaceReport {
 /// What [`super::Engine::recv`] brings.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EngineInput {
-    /// A message of kind hello arrived, unverified.
+    /// A message of kind hello or handshake arrived, unverified.
     Hello {
         /// At this address of ours.
         local: IpAddr,

@@ -1,4 +1,4 @@
-//! In: what peers send to `netft0`, probes, and hellos on their way to the control thread.
+//! In: what peers send to `netft0`, probes, and hellos and handshake steps on their way to the control thread.
 
 use super::counters::{Loss, Status};
 use super::worker::{Listening, Worker};
@@ -204,9 +204,12 @@ pub(super) fn put(mut tap: &File, status: &Status, packet: Packet<'_>) {
     }
 }
 
+/// A hello, or a step of a handshake: for the control thread.
 fn is_hello(datagram: &[u8]) -> bool {
     let header = datagram.get(..size_of::<Header>()).map(bytemuck::pod_read_unaligned::<Header>);
-    header.is_some_and(|header| (header.magic, header.kind) == (wire::MAGIC, wire::kind::HELLO))
+    header.is_some_and(|header| {
+        header.magic == wire::MAGIC && matches!(header.kind, wire::kind::HELLO | wire::kind::HANDSHAKE)
+    })
 }
 
 fn hello(local: IpAddr, remote: IpAddr, payload: &[u8]) -> Option<HelloFrame> {

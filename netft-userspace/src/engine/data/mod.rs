@@ -33,8 +33,9 @@ pub use counters::Status;
 use netft_common::map::{DataPath, Steering};
 use netft_common::wire;
 use netft_core::carry::Policy;
-use netft_core::data::{DataKeys, DataPlane, DataRoute, HEADROOM, Session};
+use netft_core::data::{DataPlane, DataRoute, HEADROOM, Session};
 use netft_core::offload::Datagrams;
+use netft_core::session::LiveKeys;
 use netft_core::types::{InterfaceNumber, Nanos, NodeId, Slot};
 use rtrb::{Consumer, Producer};
 use std::collections::BTreeMap;
@@ -257,27 +258,38 @@ impl Data {
         self.threads[0].send(Command::RemoveSocket(local));
     }
 
-    /// A route over which frames may go, and the keys of the session with its peer. Idempotent.
-    pub fn set_route(&mut self, slot: Slot, route: Route, keys: DataKeys) {
-        let peer = route.peer;
-        self.plane.set_peer(peer, keys);
-        let session = self.plane.session(peer);
+    /// A route over which frames may go. Idempotent.
+    pub fn set_route(&mut self, slot: Slot, route: Route) {
         for thread in &mut self.threads {
-            if let Some(session) = &session {
-                thread.send(Command::SetSession(peer, Arc::clone(session)));
-            }
             thread.send(Command::SetRoute(slot, Box::new(route.clone())));
         }
         self.routes.insert(slot, route);
     }
 
-    /// It is gone; with the last one the session with its peer ends.
-    pub fn remove_route(&mut self, slot: Slot) {
-        if let Some(route) = self.routes.remove(&slot)
-            && !self.routes.values().any(|other| other.peer == route.peer)
-        {
-            self.plane.remove_peer(route.peer);
+    /// The keys of a peer's session: in force on every thread when this returns, unless the session is new. Idempotent.
+    pub fn set_session(&mut self, peer: NodeId, keys: &LiveKeys) {
+        let known = self.plane.session(peer).is_some();
+        self.plane.set_session(peer, keys);
+        if let Some(session) = self.plane.session(peer).filter(|_| !known) {
+            for thread in &mut self.threads {
+                thread.send(Command::SetSession(peer, Arc::clone(&session)));
+            }
         }
+    }
+
+    /// The session with a peer ends, on every thread when this returns.
+    pub fn remove_session(&mut self, peer: NodeId) {
+        self.plane.remove_session(peer);
+    }
+
+    /// Peers with which so much has been sent that new keys are wanted.
+    pub fn worn_sessions(&self) -> Vec<NodeId> {
+        self.plane.worn().collect()
+    }
+
+    /// It is gone.
+    pub fn remove_route(&mut self, slot: Slot) {
+        self.routes.remove(&slot);
         self.threads.iter_mut().for_each(|thread| thread.send(Command::RemoveRoute(slot)));
     }
 
