@@ -143,7 +143,8 @@ fn store_words(words: &[AtomicU64], bytes: &[u8]) {
     first.store(first_value, Ordering::SeqCst);
 }
 
-const _: () = assert!(offset_of!(SlotConfig, keys).is_multiple_of(8) && size_of::<KeySet>().is_multiple_of(8));
+const _: () =
+    assert!(offset_of!(SlotConfig, keys).is_multiple_of(8) && size_of::<KeySet>().is_multiple_of(8));
 
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {

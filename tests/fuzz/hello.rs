@@ -12,15 +12,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 const SECRET: &[u8] = b"the fuzzers' secret";
-const CLUSTER: u32 = 7;
+pub const CLUSTER: u32 = 7;
 /// A millisecond.
-const MS: u64 = 1_000_000;
+pub const MS: u64 = 1_000_000;
 
-fn address(node: u16) -> IpAddr {
+pub fn address(node: u16) -> IpAddr {
     IpAddr::from([10, 77, 1, node.to_le_bytes()[0]])
 }
 
-fn secret() -> Secret {
+pub fn secret() -> Secret {
     Secret::new(SECRET).expect("long enough")
 }
 
@@ -69,12 +69,12 @@ fn node(id: u16) -> Membership {
     node
 }
 
-fn transmits(node: &mut Membership) -> Vec<HelloTransmit> {
+pub fn transmits(node: &mut Membership) -> Vec<HelloTransmit> {
     std::iter::from_fn(|| node.poll_transmit()).collect()
 }
 
 /// Both nodes after their handshake, and everything that was said.
-fn met() -> ([Membership; 2], Vec<HelloTransmit>) {
+pub fn met() -> ([Membership; 2], Vec<HelloTransmit>) {
     let mut nodes = [node(1), node(2)];
     let mut said = Vec::new();
     for round in 2..12 {
@@ -99,7 +99,7 @@ pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     names.into_iter().zip(hellos).collect()
 }
 
-fn state(node: &Membership) -> impl PartialEq + std::fmt::Debug + use<> {
+pub fn state(node: &Membership) -> impl PartialEq + std::fmt::Debug + use<> {
     (node.peers(), node.routes(), node.networks(), node.adapter(), node.endpoints())
 }
 

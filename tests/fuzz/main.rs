@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod data;
 mod frame;
+mod handshake;
 mod hello;
 mod mutate;
 mod packet;
@@ -90,6 +91,11 @@ fn hellos() {
 }
 
 #[test]
+fn handshake_steps() {
+    Corpus::read("handshake").run(20_000, |inputs| Box::new(handshake::target(inputs)));
+}
+
+#[test]
 fn data_messages() {
     Corpus::read("data").run(1_000_000, |inputs| Box::new(data::target(inputs, Adversary::Blind)));
 }
@@ -120,6 +126,7 @@ fn configurations() {
 #[ignore = "writes files into the source tree"]
 fn write_corpus() {
     Corpus::write("hello", &hello::corpus());
+    Corpus::write("handshake", &handshake::corpus());
     Corpus::write("data", &data::corpus());
     Corpus::write("frame", &frame::corpus());
     Corpus::write("packet", &packet::corpus());

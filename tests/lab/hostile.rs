@@ -2,7 +2,7 @@
 //! all that happens.
 
 use crate::support::{PATIENCE, cluster, downs, eventually, options, output_of, whole};
-use netft_common::wire::{HELLO_TAG_LEN, Header, Heartbeat, kind};
+use netft_common::wire::{HELLO_TAG_LEN, Handshake, Header, Heartbeat, NOISE_LEN, kind};
 use netft_core::membership::HelloReject;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -398,6 +398,17 @@ fn of_hellos(hello: &Message) -> Vec<Sort> {
     });
     sorts.header("hellos without the secret", reason(HelloReject::Tag), |header, number| {
         header.sequence += number + 1;
+    });
+    sorts.add("handshake steps without the secret", reason(HelloReject::Tag), |hello, number| {
+        let step = Handshake {
+            header: Header { kind: kind::HANDSHAKE, ..hello.header().unwrap() },
+            boot_nonce: [7; 16],
+            number,
+            step: 1,
+            reserved: 0,
+            noise: [8; NOISE_LEN],
+        };
+        [bytemuck::bytes_of(&step), &[9; HELLO_TAG_LEN]].concat()
     });
     sorts.header("hellos of another version", "reject_version", |header, _| header.version = 9);
     sorts.header("hellos of another cluster", reason(HelloReject::OtherCluster), |header, _| {

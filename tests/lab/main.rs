@@ -13,6 +13,7 @@ mod hostile;
 mod lifecycle;
 mod refusals;
 mod routes;
+mod sessions;
 mod support;
 mod survival;
 mod topology;

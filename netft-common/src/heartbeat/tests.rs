@@ -303,7 +303,8 @@ fn what_the_peer_sends_with_is_noted_from_leg_1_alone() {
     assert_eq!(noted(&b), u64::from(EPOCH));
     // An answer of A's, made with what B asked with.
     b.configs[SLOT_B as usize].send_with(NEXT);
-    let asked = request(&b.node, &b.configs[SLOT_B as usize], &b.engine, 1, 900_000_000, None).expect("known");
+    let asked =
+        request(&b.node, &b.configs[SLOT_B as usize], &b.engine, 1, 900_000_000, None).expect("known");
     let two = reply(deliver(&a, B, A, &asked));
     assert_eq!(two.header.key_epoch, NEXT);
     assert!(to_b(&b, &two).is_ok());
@@ -324,7 +325,8 @@ fn without_a_session_nothing_is_sent_and_nothing_accepted() {
 #[test]
 fn of_two_places_the_one_that_does_not_send_is_given_to_new_keys() {
     let set = |epoch| KeySet { epoch, sends: 0, send_key: [epoch.into(); 2], receive_key: [9; 2] };
-    let epochs = |config: &SlotConfig| (config.keys.map(|keys| keys.epoch), config.sending().map(|k| k.epoch));
+    let epochs =
+        |config: &SlotConfig| (config.keys.map(|keys| keys.epoch), config.sending().map(|k| k.epoch));
     let mut config = SlotConfig::default();
     config.send_with(1);
     config.retire();

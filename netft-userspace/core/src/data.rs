@@ -214,7 +214,10 @@ impl DataPlane {
     pub fn set_session(&mut self, peer: NodeId, keys: &LiveKeys) {
         let first_sequence = self.high_water().saturating_add(1);
         let known = &mut self.sessions[usize::from(peer.get())];
-        known.get_or_insert_with(|| Known::new(Arc::new(Session::new(first_sequence)))).session.set_keys(keys);
+        known
+            .get_or_insert_with(|| Known::new(Arc::new(Session::new(first_sequence))))
+            .session
+            .set_keys(keys);
     }
 
     /// A peer's session, for another thread's [`Self::share`].
@@ -651,7 +654,11 @@ mod tests {
         b.set_session(node(1), &live(keys(2, 5), Some(keys(2, 6))));
         a.set_session(node(2), &live(keys(1, 6), Some(keys(1, 5))));
         let new = sealed(&mut a, b"new");
-        let back = { let mut datagram = vec![0; HEADROOM + 1]; b.seal(node(1), &ROUTE, &mut datagram).unwrap(); datagram };
+        let back = {
+            let mut datagram = vec![0; HEADROOM + 1];
+            b.seal(node(1), &ROUTE, &mut datagram).unwrap();
+            datagram
+        };
         assert!(open(&mut b, &new).is_ok() && open(&mut a, &back).is_ok());
         b.set_session(node(1), &live(keys(2, 6), Some(keys(2, 5))));
         assert_eq!(open(&mut b, &early), Err(DataReject::Replay));

@@ -4,7 +4,7 @@ use super::Daemon;
 use crate::engine::XdpMode;
 use crate::listing::{
     Adapter, AdapterStatus, Clock, Cluster, ConfigShow, Data, Endpoint, Engine, InterfaceStatus, Network,
-    NetworkState, Networks, Node, Nodes, Route, Routes, Rtt, Status, Tally, ThisNode, us,
+    NetworkState, Networks, Node, Nodes, Route, Routes, Rtt, Session, Status, Tally, ThisNode, us,
 };
 use netft_core::detect::RouteView;
 use netft_core::membership::{EndpointView, RouteInfo};
@@ -125,6 +125,7 @@ impl Daemon {
             last_change: Some(clock.format(self.started_ns)),
             silence_us: None,
             tick_age_us: None,
+            session: None,
             endpoints: self.membership.endpoints().iter().map(endpoint).collect(),
         };
         let (views, now) = (self.engine.route_views(), crate::sys::boottime());
@@ -141,6 +142,11 @@ impl Daemon {
                 last_change: known.map(|known| clock.format(known.since_ns)),
                 silence_us: age_us(now, over().map(|view| view.heard_ns).max()),
                 tick_age_us: age_us(now, over().map(|view| view.peer_tick_ns).max()),
+                session: peer.keys.map(|keys| Session {
+                    epoch: format!("{:08x}", keys.epoch),
+                    since: clock.format(keys.since_ns),
+                    renewals: keys.renewals,
+                }),
                 endpoints: peer.endpoints.iter().map(endpoint).collect(),
             }
         });

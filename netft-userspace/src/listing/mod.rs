@@ -71,8 +71,21 @@ pub struct Node {
     pub silence_us: Option<f64>,
     /// Age of its engine's newest tick, in microseconds; `None` for this node, and if none was ever seen.
     pub tick_age_us: Option<f64>,
+    /// The keys that it shares with this node now; `None` for this node, and as long as there are none.
+    pub session: Option<Session>,
     /// What it announced, or the own ones.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// The keys that two nodes share now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Their name on the wire, eight hexadecimal digits.
+    pub epoch: String,
+    /// Since when they are in use.
+    pub since: String,
+    /// How often keys were replaced since both nodes met.
+    pub renewals: u64,
 }
 
 /// A `netft0`.

@@ -58,6 +58,11 @@ fn nodes_are_as_documented() {
         last_change: Some("2026-11-22T06:15:20.000000Z".into()),
         silence_us: Some(512.5),
         tick_age_us: Some(1012.0),
+        session: Some(Session {
+            epoch: "0badcafe".into(),
+            since: "2026-11-22T18:15:20.123456Z".into(),
+            renewals: 3,
+        }),
         endpoints: vec![endpoint],
     };
     snapshot(
@@ -68,6 +73,7 @@ fn nodes_are_as_documented() {
             "last_change": "2026-11-22T06:15:20.000000Z",
             "silence_us": 512.5,
             "tick_age_us": 1012.0,
+            "session": { "epoch": "0badcafe", "since": "2026-11-22T18:15:20.123456Z", "renewals": 3 },
             "endpoints": [{ "interface": "net1", "address": "10.77.1.2/24", "mac": "02:00:00:00:00:02",
                             "link": "no-carrier", "mtu": 1500, "speed_mbps": null }],
         }] }),

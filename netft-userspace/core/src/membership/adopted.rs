@@ -111,9 +111,7 @@ impl Adopted {
     /// Whether one of `peer`'s is up with keys of other lives than `lives`.
     pub fn contradicts(&self, peer: NodeId, lives: u32) -> bool {
         self.slots.values().any(|adopted| {
-            adopted.peer() == Some(peer)
-                && adopted.state == RouteState::Up
-                && adopted.config.lives != lives
+            adopted.peer() == Some(peer) && adopted.state == RouteState::Up && adopted.config.lives != lives
         })
     }
 

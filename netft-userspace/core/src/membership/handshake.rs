@@ -79,7 +79,8 @@ impl Membership {
             self.speaker.hand(now, id, &way, peer.routes.get(&way), answer);
         }
         self.follow_keys(now, &name, before);
-        Ok(answer.map(drop)?)
+        answer?;
+        Ok(())
     }
 
     /// A hello within the session says which keys its sender uses, if it knows whom it speaks to.
@@ -90,7 +91,9 @@ impl Membership {
         let Some(session) = self.peers.get_mut(name).and_then(|peer| peer.session.as_mut()) else { return };
         let wish = if header.flags & flags::RENEW != 0 { Wish::Renew } else { Wish::None };
         let before = session.exchange.epoch();
-        if session.exchange.hear(now, header.sequence, header.key_epoch, wish) == Heard::Switched || before == 0 {
+        if session.exchange.hear(now, header.sequence, header.key_epoch, wish) == Heard::Switched
+            || before == 0
+        {
             self.follow_peer(name, header.key_epoch);
             self.follow_keys(now, name, before);
         }

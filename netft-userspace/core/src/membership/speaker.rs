@@ -120,14 +120,7 @@ impl Speaker {
     }
 
     /// Queues a step of a handshake with `peer`; `route` is the one that it travels.
-    pub fn hand(
-        &mut self,
-        now: Nanos,
-        peer: NodeId,
-        way: &RouteKey,
-        route: Option<&Route>,
-        step: &Step,
-    ) {
+    pub fn hand(&mut self, now: Nanos, peer: NodeId, way: &RouteKey, route: Option<&Route>, step: &Step) {
         let key_epoch = route.and_then(|route| route.config.sending()).map_or(0, |keys| keys.epoch);
         let destination = peer.get();
         let message = Handshake {

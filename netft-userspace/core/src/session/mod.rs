@@ -285,7 +285,8 @@ impl Exchange {
                 self.due_ns = now.saturating_add(SPACING_NS);
                 return None;
             };
-            self.attempt = Some(Attempt { number, initiation, next_ns: now, interval_ns: REPEAT_NS.0, prompted: false });
+            self.attempt =
+                Some(Attempt { number, initiation, next_ns: now, interval_ns: REPEAT_NS.0, prompted: false });
         }
         let attempt = self.attempt.as_mut().filter(|attempt| attempt.next_ns <= now)?;
         attempt.next_ns = now.saturating_add(attempt.interval_ns);
@@ -328,8 +329,8 @@ impl Exchange {
             return Err(StepRefused::Busy);
         }
         let prologue = agreement.prologue(self.part, step.number);
-        let (noise, secrets) = noise::respond(agreement.psk, &prologue, dice, &step.noise)
-            .map_err(|_| StepRefused::Noise)?;
+        let (noise, secrets) =
+            noise::respond(agreement.psk, &prologue, dice, &step.noise).map_err(|_| StepRefused::Noise)?;
         let keys = agreement.keys(&secrets);
         if self.knows(keys.epoch) {
             return Err(StepRefused::Unexpected);

@@ -81,7 +81,9 @@ fn accepts(one: &End, other: &End) {
         let theirs = to.config.keys_of(keys.epoch).expect("accepted");
         assert_eq!((keys.send_key, keys.receive_key), (theirs.receive_key, theirs.send_key));
     }
-    for (from, to) in [(one.exchange.live(), other.exchange.live()), (other.exchange.live(), one.exchange.live())] {
+    for (from, to) in
+        [(one.exchange.live(), other.exchange.live()), (other.exchange.live(), one.exchange.live())]
+    {
         let Some(keys) = from.current else { continue };
         let theirs = [to.current, to.other].into_iter().flatten().find(|live| live.epoch == keys.epoch);
         assert_eq!(theirs.expect("accepted").data.receive, keys.data.send);

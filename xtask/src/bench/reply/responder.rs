@@ -10,7 +10,9 @@ use aya::maps::{Array, HashMap, MapData, XskMap};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable, bytes_of};
-use netft_common::map::{DataPath, KeySet, LAYOUT_VERSION, NodeConfig, SlotConfig, Steering, name, socket_index};
+use netft_common::map::{
+    DataPath, KeySet, LAYOUT_VERSION, NodeConfig, SlotConfig, Steering, name, socket_index,
+};
 use nix::net::if_::if_nametoindex;
 
 /// Slot of the client's route on both ends.

@@ -3,5 +3,6 @@
 mod handshake;
 mod hostile;
 mod sessions;
+mod soak;
 mod topology;
 mod world;

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use crate::adapter::AdapterSeed;
+use crate::data::DataPlane;
 use crate::keys::Secret;
 use crate::session::LiveKeys;
 use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, RouteState, Slot, Timing};
@@ -26,6 +27,7 @@ pub struct Host {
     pub interfaces: Vec<Interface>,
     pub routes: BTreeMap<Slot, RouteInstall>,
     pub sessions: BTreeMap<NodeId, LiveKeys>,
+    pub plane: DataPlane,
     pub adapters: BTreeMap<NodeId, Adapter>,
     pub own_adapter: Option<Adapter>,
     pub events: Vec<MembershipEvent>,
@@ -130,11 +132,13 @@ impl World {
     }
 
     pub fn add(&mut self, membership: Membership, nonce: u8, interfaces: Vec<Interface>) {
+        let plane = DataPlane::new(7, membership.config().id, 0, self.now);
         self.hosts.push(Host {
             membership,
             interfaces,
             routes: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            plane,
             adapters: BTreeMap::new(),
             own_adapter: None,
             events: Vec::new(),
@@ -187,9 +191,13 @@ impl World {
                 MembershipCommand::RemoveRoute(slot) => {
                     drop(host.routes.remove(&slot).expect("removed twice"))
                 }
-                MembershipCommand::SetSession(id, keys) => drop(host.sessions.insert(id, *keys)),
+                MembershipCommand::SetSession(id, keys) => {
+                    host.plane.set_session(id, &keys);
+                    host.sessions.insert(id, *keys);
+                }
                 MembershipCommand::RemoveSession(id) => {
-                    drop(host.sessions.remove(&id).expect("removed twice"))
+                    host.plane.remove_session(id);
+                    host.sessions.remove(&id).expect("removed twice");
                 }
                 MembershipCommand::SetPeerAdapter(id, adapter) => {
                     // Neighbour entries and routes are by address: two holders would undo each other.
@@ -345,7 +353,8 @@ impl World {
         let id = |host: &Host| host.membership.config().id;
         let (our, their) = (keys(a, id(b)), keys(b, id(a)));
         let mirrored = our.zip(their).is_some_and(|(our, their)| {
-            our.epoch == their.epoch && (our.data.send, our.data.receive) == (their.data.receive, their.data.send)
+            our.epoch == their.epoch
+                && (our.data.send, our.data.receive) == (their.data.receive, their.data.send)
         });
         if !ours.is_empty() && !mirrored {
             return Err("data has different keys".to_owned());
@@ -383,6 +392,8 @@ impl World {
         self.hosts[host].events.clear();
         self.hosts[host].adapters.clear();
         self.hosts[host].sessions.clear();
+        let (id, used) = (self.hosts[host].membership.config().id, self.hosts[host].plane.high_water());
+        self.hosts[host].plane = DataPlane::new(7, id, used, self.now);
         self.interfaces(host);
     }
 
@@ -415,6 +426,8 @@ impl World {
         self.hosts[host].routes.clear();
         self.hosts[host].adapters.clear();
         self.hosts[host].sessions.clear();
+        let id = self.hosts[host].membership.config().id;
+        self.hosts[host].plane = DataPlane::new(7, id, 0, self.now);
         self.hosts[host].events.clear();
         self.interfaces(host);
     }
