@@ -48,7 +48,7 @@ pub mod flags {
     /// pseudo-header alone.
     pub const PARTIAL_CHECKSUM: u16 = 1 << 3;
     /// In a hello: the sender wants new keys and isn't the one of the two that starts handshakes.
-    pub const RENEW: u16 = 1 << 4;
+    pub const RENEW: u16 = 1 << 6;
 }
 
 /// The first 32 bytes of every message.

@@ -43,12 +43,14 @@ fn the_tables_are_the_structures() {
     documented!("## Hello", Hello: header boot_nonce challenge echo sender_slot receiver_slot name site adapter_mac
         adapter_mtu adapter_ipv4 endpoint_count reserved adapter_ipv6);
     documented!("### Endpoint", HelloEndpoint: address prefix_len flags interface mac mtu speed_mbps name);
+    documented!("## Handshake", Handshake: header boot_nonce number step reserved noise);
     documented!("## Data", Data: header tag);
 }
 
 #[test]
 fn every_kind_and_counter_is_explained() {
-    for kind in [kind::REQUEST, kind::REPLY, kind::CONFIRMATION, kind::FINAL_REPLY, kind::HELLO, kind::DATA] {
+    let legs = [kind::REQUEST, kind::REPLY, kind::CONFIRMATION, kind::FINAL_REPLY];
+    for kind in legs.into_iter().chain([kind::HELLO, kind::HANDSHAKE, kind::DATA, kind::PROBE]) {
         assert!(section("## Header").contains(&format!("\n| {kind} | ")), "kind {kind}");
     }
     let fates: String = section("## What XDP does with a frame").into();

@@ -41,7 +41,14 @@ impl Soak {
         }
         world.delay_ns = 10_000..(1 + seed % 20) * MS;
         world.start_all();
-        Self { world, queue: BTreeMap::new(), recorded: Vec::new(), sent: 0, received: BTreeSet::new(), nonce: 100 }
+        Self {
+            world,
+            queue: BTreeMap::new(),
+            recorded: Vec::new(),
+            sent: 0,
+            received: BTreeSet::new(),
+            nonce: 100,
+        }
     }
 
     fn run(&mut self, span: Nanos) {
@@ -66,7 +73,10 @@ impl Soak {
                     (mirror.config.local, mirror.config.remote) == (route.config.remote, route.config.local)
                 });
                 let accepted = mirror.zip(route.config.sending()).is_some_and(|(mirror, keys)| {
-                    mirror.config.keys_of(keys.epoch).is_some_and(|theirs| theirs.receive_key == keys.send_key)
+                    mirror
+                        .config
+                        .keys_of(keys.epoch)
+                        .is_some_and(|theirs| theirs.receive_key == keys.send_key)
                 });
                 let state = if accepted && !cut { RouteState::Up } else { RouteState::Down };
                 let now = self.world.now;
@@ -78,9 +88,10 @@ impl Soak {
 
     fn send(&mut self, from: usize) {
         let peer = NodeId::new(if from == 0 { 2 } else { 1 }).unwrap();
-        let Some(config) = self.world.hosts[from].routes.values().next().map(|route| route.config) else { return };
-        let route =
-            DataRoute { local: config.local, remote: config.remote, remote_slot: config.remote_slot };
+        let Some(config) = self.world.hosts[from].routes.values().next().map(|route| route.config) else {
+            return;
+        };
+        let route = DataRoute { local: config.local, remote: config.remote, remote_slot: config.remote_slot };
         let mut bytes = vec![0; HEADROOM];
         bytes.extend((self.sent + 1).to_le_bytes());
         if self.world.hosts[from].plane.seal(peer, &route, &mut bytes).is_err() {
