@@ -266,7 +266,8 @@ impl DataPlane {
 
     /// Reserves sequences for so many frames to a peer; returns the first.
     pub fn number(&mut self, peer: NodeId, frames: usize) -> Result<u64, NoSession> {
-        let known = self.known(peer.get()).filter(|known| known.keys.current.is_some()).ok_or(NoSession(peer))?;
+        let known =
+            self.known(peer.get()).filter(|known| known.keys.current.is_some()).ok_or(NoSession(peer))?;
         // Nobody sends 2^64 frames.
         let sequence = known.session.next_sequence.fetch_add(frames as u64, Relaxed);
         self.high_water.fetch_max(sequence + frames as u64, Relaxed);
@@ -627,7 +628,7 @@ mod tests {
         b.set_session(node(1), &live(keys(2, 6), None));
         assert!(open(&mut other_b, &sealed(&mut other_a, b"x")).is_ok());
         a.remove_session(node(2));
-        assert!(other_a.seal(node(2), &ROUTE, &mut [0; HEADROOM]).is_err());
+        assert!(other_a.seal(node(2), &ROUTE, Checksum::Complete, &mut [0; HEADROOM]).is_err());
         a.set_session(node(2), &live(keys(1, 6), None));
         other_a.share(node(2), a.session(node(2)).unwrap());
         assert!(open(&mut other_b, &sealed(&mut other_a, b"x")).is_ok());
@@ -656,7 +657,7 @@ mod tests {
         let new = sealed(&mut a, b"new");
         let back = {
             let mut datagram = vec![0; HEADROOM + 1];
-            b.seal(node(1), &ROUTE, &mut datagram).unwrap();
+            b.seal(node(1), &ROUTE, Checksum::Complete, &mut datagram).unwrap();
             datagram
         };
         assert!(open(&mut b, &new).is_ok() && open(&mut a, &back).is_ok());
@@ -683,7 +684,7 @@ mod tests {
         assert_eq!(a.worn().collect::<Vec<_>>(), [node(2)]);
         sealed(&mut a, b"still");
         used(&a, MESSAGES_MAX);
-        assert!(a.seal(node(2), &ROUTE, &mut [0; HEADROOM]).is_err());
+        assert!(a.seal(node(2), &ROUTE, Checksum::Complete, &mut [0; HEADROOM]).is_err());
         a.set_session(node(2), &live(keys(1, 6), Some(keys(1, 5))));
         assert_eq!(a.worn().next(), None);
         sealed(&mut a, b"again");

@@ -9,8 +9,10 @@ use crate::types::{Nanos, Slot};
 use crate::world::World;
 use netft_common::map::{ActiveRoute, Standing};
 use netft_core::carry::{Evidence, Keep, Outlet, Outlets, Policy, flow_of};
-use netft_core::data::{DataKeys, DataPlane, DataReject, DataRoute, HEADROOM, Message};
+use netft_core::data::{DataPlane, DataReject, DataRoute, HEADROOM, Message};
+use netft_core::keys::{Directions, SessionKeys};
 use netft_core::offload::Checksum;
+use netft_core::session::LiveKeys;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// From a store of the detection thread until the data thread looks, at most.
@@ -66,8 +68,9 @@ impl Traffic {
             let mut outlets = vec![Outlets::default(); nodes.len()];
             for watch in &node.watches {
                 let key = |from: usize, to: usize| [from as u64 + 1, to as u64 + 1];
-                let (send, receive) = (key(index, watch.peer), key(watch.peer, index));
-                plane.set_peer(node_id(watch.peer), DataKeys { key_epoch: 7, send, receive });
+                let both = Directions { send: key(index, watch.peer), receive: key(watch.peer, index) };
+                let keys = SessionKeys { epoch: 7, heartbeat: both, data: both };
+                plane.set_session(node_id(watch.peer), &LiveKeys { current: Some(keys), other: None });
                 // Less than 16 apart, so that all of them carry traffic that is spread.
                 let metric = u32::try_from(watch.network).unwrap_or(0);
                 outlets[watch.peer].set(Outlet { slot: watch.slot, metric });

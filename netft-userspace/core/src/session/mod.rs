@@ -374,7 +374,7 @@ impl Exchange {
         if let Beside::Pending(keys) = &self.beside
             && keys.epoch == epoch
         {
-            let keys = keys.clone();
+            let keys = *keys;
             self.switch(now, keys);
             self.settle(now);
             return Heard::Switched;
@@ -453,6 +453,6 @@ impl Exchange {
 
     /// The keys that are good now.
     pub fn live(&self) -> LiveKeys {
-        LiveKeys { current: self.current.clone(), other: self.beside().cloned() }
+        LiveKeys { current: self.current, other: self.beside().copied() }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::world::*;
 use crate::data::{DataRoute, HEADROOM, Message};
+use crate::offload::Checksum;
 use crate::types::{Nanos, NodeId, RouteState, address_bytes};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +95,7 @@ impl Soak {
         let route = DataRoute { local: config.local, remote: config.remote, remote_slot: config.remote_slot };
         let mut bytes = vec![0; HEADROOM];
         bytes.extend((self.sent + 1).to_le_bytes());
-        if self.world.hosts[from].plane.seal(peer, &route, &mut bytes).is_err() {
+        if self.world.hosts[from].plane.seal(peer, &route, Checksum::Complete, &mut bytes).is_err() {
             return;
         }
         self.sent += 1;
@@ -112,7 +113,7 @@ impl Soak {
     fn deliver(&mut self, sealed: &Sealed) {
         let opened = self.world.hosts[sealed.to].plane.open(sealed.local, sealed.remote, &sealed.bytes);
         if let Ok(opened) = opened {
-            let Message::Frame(frame) = opened.message else { panic!("no probe was sent") };
+            let Message::Frame(frame, _) = opened.message else { panic!("no probe was sent") };
             let number = u64::from_le_bytes(frame.try_into().unwrap());
             assert!(number > 0 && number <= self.sent, "forged");
             assert!(self.received.insert(number), "frame {number} was received twice");
