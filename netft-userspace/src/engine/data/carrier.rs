@@ -97,6 +97,13 @@ impl Worker {
         }
     }
 
+    /// Whether a route died that packets are kept for: what it may have lost goes before anything newer. Asked before each
+    /// packet: mostly there is one such route.
+    pub(super) fn is_recovery_due(&self) -> bool {
+        let mut kept = (0..).map_while(|position| self.carrier.keep.route(position));
+        kept.any(|slot| !standing(&self.shared.maps, slot).is_up())
+    }
+
     /// Lets go of what routes have carried, and sends again what those that died may have lost. Call it before newer
     /// frames are sent.
     pub(super) fn recover(&mut self) {

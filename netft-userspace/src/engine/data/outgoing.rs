@@ -48,6 +48,9 @@ impl Worker {
         for _ in 0..socket::BATCH {
             // Nothing left; or the adapter is down (EIO), which poll reports as readable as well.
             let Ok(length) = (&*self.tap).read(buffer) else { break };
+            if self.is_recovery_due() {
+                self.recover();
+            }
             let read = Read { bytes: &buffer[..length] };
             let Some(cut) = read.cut() else {
                 self.status.lose(Loss::Indivisible, 1);
