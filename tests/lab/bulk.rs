@@ -17,7 +17,7 @@ use xtask::cluster::{adapter, status};
 use xtask::lab::Lab;
 
 /// Bytes of a stream: some thousand frames.
-const STREAM: usize = 24_000_000;
+const STREAM: usize = 12_000_000;
 
 /// With the adapter as scope where the address needs one. Call it in a host.
 fn scoped(address: IpAddr, port: u16) -> anyhow::Result<SocketAddr> {
