@@ -253,7 +253,7 @@ fn is_complaint(frame: &[u8]) -> bool {
 fn counters(lab: &Lab) -> BTreeMap<String, u64> {
     let status = status(lab, VICTIM).unwrap();
     let all = status.counters.into_iter().chain(status.data.drops);
-    let ours = ["reject_", "hello_reject_", "data_reject_", "hello_drop_"];
+    let ours = ["reject_", "hello_reject_", "handshake_reject_", "data_reject_", "hello_drop_"];
     all.filter(|(name, _)| ours.iter().any(|prefix| name.starts_with(prefix))).collect()
 }
 

@@ -28,23 +28,20 @@ pub struct Overheard {
 }
 
 impl Overheard {
+    /// Listens at the port of `sender` on `network` for one message of a kind to `receiver`.
+    pub fn one(lab: &Lab, receiver: &str, sender: &str, network: &str, wanted: u8) -> Result<Message> {
+        let addresses = addresses(lab, receiver, network)?;
+        find(&mut Ear::open(lab, sender, network)?, &addresses, wanted)
+            .with_context(|| format!("from {sender} to {receiver} over {network}"))
+    }
+
     /// Listens at the port of `sender` on `network` for one of each to `receiver`.
     pub fn at(lab: &Lab, receiver: &str, sender: &str, network: &str) -> Result<Self> {
-        let listed: Nodes = ask(lab, receiver, Request::Nodes)?;
-        let own = listed.nodes.iter().find(|node| node.local).context("a node lists itself")?;
-        let endpoints = own.endpoints.iter().filter(|endpoint| endpoint.interface == network);
-        let addresses: Vec<IpAddr> =
-            endpoints.filter_map(|endpoint| endpoint.address.split('/').next()?.parse().ok()).collect();
+        let addresses = addresses(lab, receiver, network)?;
         let mut ear = Ear::open(lab, sender, network)?;
-        let mut find = |wanted: u8| -> Result<Message> {
-            let found = ear.find(PATIENCE, |frame| {
-                let message = message(frame)?;
-                let fits = message.header()?.kind == wanted && addresses.contains(&message.path.destination);
-                fits.then_some(message)
-            })?;
-            found.with_context(|| {
-                format!("{sender} sends {receiver} no message of kind {wanted} over {network}")
-            })
+        let mut find = |wanted: u8| {
+            find(&mut ear, &addresses, wanted)
+                .with_context(|| format!("from {sender} to {receiver} over {network}"))
         };
         let hello = find(kind::HELLO)?;
         let target = adapter(lab, receiver)?.ipv4.to_string();
@@ -58,6 +55,24 @@ impl Overheard {
             [kind::REQUEST, kind::REPLY, kind::CONFIRMATION, kind::FINAL_REPLY].map(find);
         Ok(Self { legs: [one?, two?, three?, four?], hello, data: data? })
     }
+}
+
+/// A node's addresses on a network.
+fn addresses(lab: &Lab, node: &str, network: &str) -> Result<Vec<IpAddr>> {
+    let listed: Nodes = ask(lab, node, Request::Nodes)?;
+    let own = listed.nodes.iter().find(|node| node.local).context("a node lists itself")?;
+    let endpoints = own.endpoints.iter().filter(|endpoint| endpoint.interface == network);
+    Ok(endpoints.filter_map(|endpoint| endpoint.address.split('/').next()?.parse().ok()).collect())
+}
+
+/// The next message of a kind to one of `addresses`.
+fn find(ear: &mut Ear, addresses: &[IpAddr], wanted: u8) -> Result<Message> {
+    let found = ear.find(PATIENCE, |frame| {
+        let message = message(frame)?;
+        let fits = message.header()?.kind == wanted && addresses.contains(&message.path.destination);
+        fits.then_some(message)
+    })?;
+    found.with_context(|| format!("no message of kind {wanted} is sent"))
 }
 
 impl Message {

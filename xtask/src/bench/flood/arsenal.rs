@@ -1,7 +1,9 @@
 //! What is fired: three kinds of hostile packet, many different ones of each.
 
 use crate::hostile::{Message, Overheard, flipped};
-use netft_common::wire::{HELLO_TAG_LEN, Header};
+use crate::lab::Lab;
+use anyhow::Result;
+use netft_common::wire::{HELLO_TAG_LEN, Header, kind};
 
 /// Different packets of each kind.
 const VARIETY: u64 = 1024;
@@ -17,6 +19,8 @@ pub(super) enum Target {
     Data,
     /// The data thread hands some on to the control thread.
     Hellos,
+    /// The same.
+    Handshakes,
 }
 
 /// Makes the payload of the n-th packet of a kind.
@@ -29,13 +33,29 @@ pub(super) struct Ammunition {
 }
 
 impl Target {
-    /// Frames made from what was overheard.
-    pub fn ammunition(self, overheard: &Overheard) -> Vec<Ammunition> {
-        let messages: &[Message] = match self {
-            Self::Legs => &overheard.legs,
-            Self::Data => std::slice::from_ref(&overheard.data),
-            Self::Hellos => std::slice::from_ref(&overheard.hello),
-        };
+    /// Settings of the cluster: handshakes have to be there to be overheard.
+    pub fn settings(self) -> &'static [&'static str] {
+        match self {
+            Self::Handshakes => &["security.rekey=\"1s\""],
+            Self::Legs | Self::Data | Self::Hellos => &[],
+        }
+    }
+
+    /// What is to be changed and repeated, as it was overheard.
+    pub fn overhear(self, lab: &Lab, receiver: &str, sender: &str, network: &str) -> Result<Vec<Message>> {
+        if self == Self::Handshakes {
+            return Ok(vec![Overheard::one(lab, receiver, sender, network, kind::HANDSHAKE)?]);
+        }
+        let overheard = Overheard::at(lab, receiver, sender, network)?;
+        Ok(match self {
+            Self::Legs => overheard.legs.to_vec(),
+            Self::Data => vec![overheard.data],
+            Self::Hellos | Self::Handshakes => vec![overheard.hello],
+        })
+    }
+
+    /// Frames made from that.
+    pub fn ammunition(self, messages: &[Message]) -> Vec<Ammunition> {
         let kinds: [(&'static str, Make); 3] = [
             ("without the secret", |target, message, number| target.forged(message, number)),
             ("replayed", |_, message, _| message.payload.clone()),
@@ -58,7 +78,7 @@ impl Target {
         let at = match self {
             Self::Legs => payload.len() - guess.len(),
             Self::Data => size_of::<Header>(),
-            Self::Hellos => payload.len() - HELLO_TAG_LEN,
+            Self::Hellos | Self::Handshakes => payload.len() - HELLO_TAG_LEN,
         };
         payload[at..at + guess.len()].copy_from_slice(&guess);
         payload
@@ -70,6 +90,8 @@ impl Target {
         match self {
             Self::Legs => 0,
             Self::Data | Self::Hellos => 2 * (seconds + 5),
+            // And with new keys each second some more hellos, and steps that are repeated over each route.
+            Self::Handshakes => 16 * (seconds + 5),
         }
     }
 }

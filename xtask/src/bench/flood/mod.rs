@@ -9,7 +9,7 @@ use super::detect::bed::Bed;
 use super::record::{Bound, Findings, PartRecord, measure_once};
 use super::{Form, Part};
 use crate::cluster;
-use crate::hostile::{Overheard, Port};
+use crate::hostile::Port;
 use crate::traffic::{Monitor, boottime_ns};
 use anyhow::Result;
 use arsenal::Target;
@@ -36,6 +36,7 @@ pub(super) const PARTS: &[Part] = &[
     Part { name: "legs", run: legs, short: true },
     Part { name: "data", run: data, short: true },
     Part { name: "hellos", run: hellos, short: true },
+    Part { name: "handshakes", run: handshakes, short: true },
 ];
 
 fn legs(form: Form) -> Result<PartRecord> {
@@ -56,11 +57,16 @@ fn hellos(form: Form) -> Result<PartRecord> {
     })
 }
 
+fn handshakes(form: Form) -> Result<PartRecord> {
+    let what =
+        "hostile handshake steps, refused by the data and the control thread, with new keys every second";
+    measure_once("handshakes", what, |monitor| flood(form, Target::Handshakes, monitor))
+}
+
 fn flood(form: Form, target: Target, monitor: &Monitor) -> Result<Findings> {
     let seconds = if form == Form::Full { 60 } else { 3 };
-    let bed = Bed::make(2, 2, &[])?;
-    let overheard = Overheard::at(&bed.lab, VICTIM, IMPERSONATED, NETWORK)?;
-    let ammunition = target.ammunition(&overheard);
+    let bed = Bed::make(2, 2, target.settings())?;
+    let ammunition = target.ammunition(&target.overhear(&bed.lab, VICTIM, IMPERSONATED, NETWORK)?);
     let port = Port::open(&bed.lab, VICTIM, NETWORK)?;
     let hearts = |node: &str| -> Result<(u64, u64)> {
         let routes = cluster::routes(&bed.lab, node)?;

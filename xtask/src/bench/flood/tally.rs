@@ -30,7 +30,7 @@ impl Tally {
     pub fn take(lab: &Lab) -> Result<Self> {
         let status = cluster::status(lab, VICTIM)?;
         let all = status.counters.into_iter().chain(status.data.drops);
-        let refused = ["reject_", "hello_reject_", "data_reject_", "hello_drop_"];
+        let refused = ["reject_", "hello_reject_", "handshake_reject_", "data_reject_", "hello_drop_"];
         let counters = all.filter(|(name, _)| refused.iter().any(|prefix| name.starts_with(prefix)));
         let pid = status.daemon.pid;
         let own = fs::read_to_string(format!("/proc/{pid}/status")).context("the daemon's status")?;
