@@ -48,7 +48,7 @@ pub struct Program {
     ebpf: Ebpf,
     node: Array<MapData, [u8; 32]>,
     engine: Array<MapData, [u64; 8]>,
-    slots: Array<MapData, [u8; 80]>,
+    slots: Array<MapData, [u8; 128]>,
     states: Array<MapData, [u64; 16]>,
     local: HashMap<MapData, [u8; 16], u32>,
     counters: PerCpuArray<MapData, u64>,
@@ -109,7 +109,7 @@ impl Program {
         self.node.set(0, bytemuck::cast::<_, [u8; 32]>(setup.node), 0).expect("node");
         self.engine.set(0, [setup.tick_ns, setup.flags, 0, 0, 0, 0, 0, 0], 0).expect("engine");
         for (slot, config) in &setup.slots {
-            self.slots.set(*slot, bytemuck::cast::<_, [u8; 80]>(*config), 0).expect("slot");
+            self.slots.set(*slot, bytemuck::cast::<_, [u8; 128]>(*config), 0).expect("slot");
         }
         for address in &setup.local {
             self.local.insert(address, 1, 0).expect("address");
