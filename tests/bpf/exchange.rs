@@ -1,7 +1,7 @@
 //! Whole heartbeats between two loaded instances.
 
 use super::frames::{TAGS, check_reply, leg_frame};
-use super::node::{FAMILIES, setup, slot};
+use super::node::{EPOCH, FAMILIES, setup, slot};
 use super::program::{Action, Program, boottime_ns};
 use netft_common::wire::{NO_SLOT, kind};
 
@@ -64,7 +64,8 @@ fn four_legs_run_between_two_kernels_programs() {
             assert_eq!(at_one[COMPLETED], sent_ns);
             assert_eq!(at_one[RTT], at_one[ARRIVAL + 1] - sent_ns);
             assert_eq!(at_two[CONFIRMED], at_two[ARRIVAL], "leg 2 left when leg 1 arrived");
-            assert_eq!((at_one[PEER_FLAGS], at_two[PEER_FLAGS]), (1, 0));
+            // Leg 1 says with which keys its sender sends.
+            assert_eq!((at_one[PEER_FLAGS], at_two[PEER_FLAGS]), (1, u64::from(EPOCH) << 32));
             let arrivals = [at_two[ARRIVAL], at_one[ARRIVAL + 1], at_two[ARRIVAL + 2], at_one[ARRIVAL + 3]];
             assert!(sent_ns <= arrivals[0] && arrivals.is_sorted(), "{arrivals:?}");
             // From leg 4: our send stamp less the age when leg 4 left.
