@@ -5,6 +5,7 @@
 //! `docs/wire-format.md`.
 #![no_std]
 
+pub mod fence;
 // Userspace's alone: a change there must not make the eBPF objects stale.
 #[cfg(not(target_arch = "bpf"))]
 pub mod handshake;

@@ -10,6 +10,7 @@
 //! - [`data`]: one frame of cluster traffic, sealed and opened. Runs on the data thread.
 //! - [`offload`]: many frames that cross the adapter in one call, cut and merged. Runs on the data thread.
 //! - [`pmtu`], [`too_big`]: how large packets a route carries, and who is told. Run on the data thread.
+//! - [`ownership`]: who may own which VIP. Runs on the ownership thread.
 //! - [`keys`], [`dice`], [`adapter`], [`networks`], [`window`], [`bucket`]: what these need.
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod keys;
 pub mod membership;
 pub mod networks;
 pub mod offload;
+pub mod ownership;
 pub mod pmtu;
 pub mod session;
 pub mod too_big;

@@ -1,0 +1,172 @@
+//! What the replicated log holds.
+
+use super::{Epoch, Leases, NodeSet};
+use crate::types::NodeId;
+use netft_common::fence::{MAX_VIPS, MAX_VOTERS};
+use std::fmt;
+
+/// Where an entry stands in the log. Of two logs, the one with the higher last id is ahead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId {
+    /// The leader's term that made it.
+    pub term: u64,
+    /// From 1 upwards, without gaps.
+    pub index: u64,
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.term, self.index)
+    }
+}
+
+/// Number of a VIP, below [`MAX_VIPS`]: the index of its owner bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VipId(u16);
+
+impl VipId {
+    /// `None` unless below [`MAX_VIPS`].
+    pub fn new(number: u16) -> Option<Self> {
+        (u32::from(number) < MAX_VIPS).then_some(Self(number))
+    }
+
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// Of a node in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Rule 14: random, one per life of the node's store. Never 0.
+    pub incarnation: u64,
+    /// Number of its site: nodes of two sites have cross-site leases.
+    pub site: u16,
+    /// Number of its subnet within the site: nodes of two subnets have cross-subnet leases.
+    pub subnet: u16,
+    /// Whether it may own VIPs.
+    pub standing: Standing,
+}
+
+/// Whether a node may own VIPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may.
+    Active,
+    /// An administrator drained it.
+    Drained,
+    /// A witness: it votes and vouches, and never owns anything.
+    Witness,
+}
+
+/// The voters; two sets while the configuration is joint, each of which must agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VoterSets {
+    /// The voters; while joint, the old ones.
+    pub first: NodeSet,
+    /// While joint, the new ones; else empty.
+    pub second: NodeSet,
+}
+
+impl VoterSets {
+    /// One set.
+    pub fn of(first: NodeSet) -> Self {
+        Self { first, second: NodeSet::EMPTY }
+    }
+
+    /// Everybody who is in one of both.
+    pub fn all(&self) -> NodeSet {
+        self.first.union(&self.second)
+    }
+
+    /// Whether these are a majority of each set.
+    pub fn is_majority(&self, nodes: &NodeSet) -> bool {
+        let of = |set: &NodeSet| set.iter().filter(|node| nodes.contains(*node)).count() * 2 > set.len();
+        of(&self.first) && (self.second.is_empty() || of(&self.second))
+    }
+
+    /// Rule 13: whether `next` differs from this one, which must not be joint, by at most one voter, and is allowed at all.
+    pub fn is_one_step_to(&self, next: &NodeSet) -> bool {
+        let changed = self.first.minus(next).union(&next.minus(&self.first));
+        self.second.is_empty()
+            && changed.len() == 1
+            && !next.is_empty()
+            && self.first.union(next).len() <= MAX_VOTERS
+    }
+}
+
+/// What an administrator wants of a VIP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VipSettings {
+    /// VIPs of a group move together.
+    pub group: Option<u16>,
+    /// Number of its client network, 0..64.
+    pub network: u8,
+    /// The best first.
+    pub preferred: Vec<NodeId>,
+    /// For how long a more preferred node must have been fit before the VIP goes back to it, in nanoseconds; `None` = never.
+    pub failback_ns: Option<u64>,
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing: a new leader's first.
+    Blank,
+    /// A node joins, or changes.
+    Member(NodeId, Member),
+    /// A node goes. Void while it votes or owns.
+    RemoveMember(NodeId),
+    /// The voters change (consensus uses them from their being appended, the fence from their being applied).
+    Voters(VoterSets),
+    /// Leases change.
+    Leases(Leases),
+    /// Rules 5 and 13: whoever owns or owned something has applied the change at this index.
+    Settled(u64),
+    /// A VIP is made, or its settings change.
+    Vip(VipId, VipSettings),
+    /// A VIP is deleted. Void while somebody owns it or an earlier owner's end isn't recorded.
+    RemoveVip(VipId),
+    /// Revokes a VIP from its owner and names the new one. Void unless `epoch` is one more than the VIP's and `from` is its
+    /// owner: so whoever sees the entry knows whom it takes the VIP from, applied or not.
+    Assign {
+        /// Which.
+        vip: VipId,
+        /// Its owner until then.
+        from: Option<NodeId>,
+        /// The new one; `None` = nobody.
+        owner: Option<NodeId>,
+        /// The new epoch.
+        epoch: Epoch,
+    },
+    /// Rule 9: every earlier owner's end is recorded, as seen at this epoch.
+    Took {
+        /// Which.
+        vip: VipId,
+        /// At which it was taken.
+        epoch: Epoch,
+    },
+    /// Maintenance: decisions are frozen.
+    Maintenance(Maintenance),
+}
+
+/// Whether decisions are frozen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Maintenance {
+    /// They aren't.
+    #[default]
+    Off,
+    /// They are: nothing moves by itself.
+    On,
+}
+
+impl Entry {
+    /// Whom the entry takes a VIP from, should it be committed and not void.
+    pub fn takes_from(&self) -> Option<NodeId> {
+        match self {
+            Self::Assign { from, .. } => *from,
+            _ => None,
+        }
+    }
+}

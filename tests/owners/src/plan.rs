@@ -1,0 +1,223 @@
+//! What goes wrong in a kind of simulation, and how often; cases are drawn from it.
+
+use crate::case::{Case, Fault, FaultKind};
+use crate::rng::Rng;
+use netft_core::types::Nanos;
+
+const US: Nanos = 1_000;
+const MS: Nanos = 1_000_000;
+/// The cluster elects a leader and settles before anything goes wrong.
+const SETTLE_NS: Nanos = 60 * MS;
+/// How long things go wrong.
+const LENGTH_NS: Nanos = 250 * MS;
+
+/// A kind of simulation: how often what happens, of a hundred faults.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its name, as in `NETFT_OWNERS_SEED=PLAN:SEED`.
+    pub name: &'static str,
+    /// Faults, at most.
+    pub faults: u64,
+    /// One-way cuts between two nodes, nodes that are mute, deaf or isolated.
+    pub cuts: u64,
+    /// Nodes that are cut off, and after them the leader, so that logs diverge.
+    pub rifts: u64,
+    /// Single threads that stand still.
+    pub freezes: u64,
+    /// Hosts that sleep.
+    pub suspends: u64,
+    /// Daemons that are killed, hosts that lose their power.
+    pub crashes: u64,
+    /// Stores that are emptied: at most one in a case.
+    pub wipes: u64,
+    /// Voters that change.
+    pub voters: u64,
+    /// Leases that change.
+    pub leases: u64,
+    /// Planned moves.
+    pub moves: u64,
+    /// How fast or slow clocks run, at most, parts per million.
+    pub slew_ppm: u64,
+    /// Legs and messages that come late, of a million; half as many come twice.
+    pub late_per_million: u64,
+    /// Threads and CPUs that stand still in the middle of something, of a million steps.
+    pub preempt_per_million: u64,
+}
+
+/// Nothing but planned moves.
+pub const MOVES: Plan = Plan {
+    name: "moves",
+    faults: 12,
+    cuts: 0,
+    rifts: 0,
+    freezes: 0,
+    suspends: 0,
+    crashes: 0,
+    wipes: 0,
+    voters: 0,
+    leases: 0,
+    moves: 100,
+    slew_ppm: 100_000,
+    late_per_million: 2_000,
+    preempt_per_million: 2_000,
+};
+
+/// Paths are cut, in one direction or both, to some or to all.
+pub const CUTS: Plan = Plan { name: "cuts", faults: 8, cuts: 75, moves: 25, ..MOVES };
+
+/// Leaders are cut off with what they have just appended, and come back.
+pub const RIFTS: Plan = Plan { name: "rifts", faults: 10, cuts: 20, rifts: 60, moves: 20, ..MOVES };
+
+/// Threads and hosts stand still.
+pub const FREEZES: Plan =
+    Plan { name: "freezes", faults: 8, freezes: 50, suspends: 25, moves: 15, cuts: 10, ..MOVES };
+
+/// Daemons die, hosts lose their power, a store is emptied.
+pub const CRASHES: Plan =
+    Plan { name: "crashes", faults: 8, crashes: 55, wipes: 10, cuts: 20, moves: 15, ..MOVES };
+
+/// Voters and leases change while nodes are cut off.
+pub const CHANGES: Plan =
+    Plan { name: "changes", faults: 12, voters: 30, leases: 15, cuts: 30, freezes: 10, moves: 15, ..MOVES };
+
+/// The leader and one follower can't hear each other, and nothing else is wrong.
+pub const DISRUPT: Plan = Plan {
+    name: "disrupt",
+    faults: 1,
+    moves: 0,
+    slew_ppm: 20_000,
+    late_per_million: 0,
+    preempt_per_million: 0,
+    ..MOVES
+};
+
+/// Everything.
+pub const MIXED: Plan = Plan {
+    name: "mixed",
+    faults: 14,
+    cuts: 20,
+    rifts: 10,
+    freezes: 15,
+    suspends: 10,
+    crashes: 15,
+    wipes: 3,
+    voters: 10,
+    leases: 7,
+    moves: 10,
+    ..MOVES
+};
+
+/// All of them.
+pub const PLANS: &[&Plan] = &[&MOVES, &CUTS, &RIFTS, &FREEZES, &CRASHES, &CHANGES, &DISRUPT, &MIXED];
+
+impl Plan {
+    /// The plan of that name.
+    pub fn named(name: &str) -> Option<&'static Plan> {
+        PLANS.iter().copied().find(|plan| plan.name == name)
+    }
+
+    /// The case of a seed.
+    pub fn draw(&self, seed: u64) -> Case {
+        let mut rng = Rng::new(seed);
+        let nodes = rng.pick(&[3, 3, 3, 3, 4, 4, 5, 5, 6, 7]);
+        let voters = if nodes > 3 && rng.chance(300_000) { nodes - 1 } else { nodes };
+        let noise = rng.pick(&[0, 1, 1, 4]);
+        let mut case = Case {
+            plan: self.name.to_owned(),
+            seed: rng.next(),
+            nodes,
+            voters,
+            vips: rng.pick(&[1, 1, 2, 3]),
+            lease_ns: rng.pick(&[5 * MS, 5 * MS, 10 * MS]),
+            slew_ppm: rng.pick(&[0, self.slew_ppm / 100, self.slew_ppm, self.slew_ppm]),
+            trip_ns: rng.pick(&[20 * US, 50 * US, 200 * US]),
+            jitter_ns: rng.pick(&[5 * US, 50 * US, 400 * US]),
+            late_per_million: noise * self.late_per_million,
+            twice_per_million: noise * self.late_per_million / 2,
+            preempt_per_million: noise * self.preempt_per_million,
+            faults: Vec::new(),
+        };
+        if self.name == DISRUPT.name {
+            self.disrupt(&mut rng, &mut case);
+            return case;
+        }
+        let count = rng.between(1, self.faults);
+        let mut wiped = false;
+        for _ in 0..count {
+            let at_ns = SETTLE_NS + rng.between(0, LENGTH_NS);
+            self.add_fault(&mut rng, &mut case, at_ns, &mut wiped);
+        }
+        case.faults.sort_by_key(|fault| fault.at_ns);
+        case
+    }
+
+    fn add_fault(&self, rng: &mut Rng, case: &mut Case, at_ns: Nanos, wiped: &mut bool) {
+        let node = rng.index(case.nodes);
+        let span_ns = rng.pick(&[rng.clone().between(MS, 8 * MS), 15 * MS, 30 * MS, 60 * MS, 120 * MS]);
+        let span_ns = span_ns + rng.between(0, 10 * MS);
+        let mut push = |at_ns, span_ns, kind| case.faults.push(Fault { at_ns, span_ns, kind });
+        let mut dice = rng.between(0, 99);
+        let mut falls = |share: u64| {
+            let falls = dice < share;
+            dice = if falls { u64::MAX } else { dice.saturating_sub(share) };
+            falls
+        };
+        if falls(self.cuts) {
+            let to = (node + 1 + rng.index(case.nodes - 1)) % case.nodes;
+            let kind = rng.pick(&[
+                FaultKind::Cut { from: node, to },
+                FaultKind::Mute { node },
+                FaultKind::Deaf { node },
+                FaultKind::Isolate { node },
+                FaultKind::Isolate { node },
+            ]);
+            push(at_ns, span_ns, kind);
+        } else if falls(self.rifts) {
+            // A move is proposed while its owner, or its leader, or all but one follower, hear nothing.
+            let vip = u16::try_from(rng.index(usize::from(case.vips))).unwrap_or(0);
+            let to = rng.index(case.nodes);
+            push(at_ns, 0, FaultKind::Move { vip, node: to });
+            let before_ns = rng.between(0, 2 * MS);
+            let kind =
+                if rng.chance(500_000) { FaultKind::Mute { node } } else { FaultKind::Isolate { node } };
+            push(at_ns.saturating_sub(before_ns), span_ns, kind);
+            let other = (node + 1) % case.nodes;
+            let after_ns = rng.between(0, 12 * MS);
+            push(at_ns + after_ns, span_ns / 2, FaultKind::Isolate { node: other });
+        } else if falls(self.freezes) {
+            let kind = rng.pick(&[FaultKind::FreezeEngine { node }, FaultKind::FreezeOwner { node }]);
+            push(at_ns, span_ns, kind);
+        } else if falls(self.suspends) {
+            push(at_ns, span_ns, FaultKind::Suspend { node });
+        } else if falls(self.crashes) {
+            let kind = rng.pick(&[FaultKind::Crash { node }, FaultKind::Reboot { node }]);
+            push(at_ns, span_ns, kind);
+        } else if falls(self.wipes) {
+            if !std::mem::replace(wiped, true) {
+                push(at_ns, span_ns, FaultKind::Wipe { node });
+            }
+        } else if falls(self.voters) {
+            // Three at least, so that one whose store was emptied can be told apart by the others.
+            let mut nodes = (1u16 << case.nodes) - 1;
+            for _ in 0..rng.index(case.nodes - 2) {
+                nodes &= !(1 << rng.index(case.nodes));
+            }
+            push(at_ns, 0, FaultKind::Voters { nodes });
+        } else if falls(self.leases) {
+            push(at_ns, 0, FaultKind::Lease { lease_ns: rng.pick(&[5 * MS, 10 * MS, 20 * MS]) });
+        } else if falls(self.moves) {
+            let vip = u16::try_from(rng.index(usize::from(case.vips))).unwrap_or(0);
+            push(at_ns, 0, FaultKind::Move { vip, node });
+        }
+    }
+
+    fn disrupt(&self, rng: &mut Rng, case: &mut Case) {
+        case.jitter_ns = case.jitter_ns.min(50 * US);
+        let (at_ns, span_ns) = (SETTLE_NS + rng.between(0, 50 * MS), rng.between(50 * MS, 150 * MS));
+        let (one, other) = (rng.index(case.nodes), rng.index(case.nodes - 1));
+        let other = (one + 1 + other) % case.nodes;
+        for (from, to) in [(one, other), (other, one)] {
+            case.faults.push(Fault { at_ns, span_ns, kind: FaultKind::Cut { from, to } });
+        }
+    }
+}
