@@ -10,10 +10,8 @@ pub enum Sabotage {
     CountsFromArrival,
     /// Rule 3: evidence never grows old.
     LeasesNeverEnd,
-    /// Rule 3: half of the voters will do.
-    HalfIsEnough,
-    /// Rule 3: the new voters of a joint configuration aren't asked.
-    ForgetsSecondSet,
+    /// Rule 3: one vouching voter will do.
+    OneIsEnough,
     /// Rule 3: this node counts itself whatever its log says.
     AlwaysVouchesForItself,
     /// Rule 3: the engine needn't tick.

@@ -247,8 +247,7 @@ fn rule_8_vouching_is_noted_before_the_index_is_read() {
         }
     }
     let racing = Racing(memory(), std::cell::Cell::new(0));
-    note_vouching(&racing, 2, NOW);
-    assert_eq!((vouch_index(&racing, 2), racing.1.get()), (11, NOW));
+    assert_eq!((vouch(&racing, 2, NOW), racing.1.get()), (11, NOW));
 }
 
 #[test]
@@ -273,6 +272,19 @@ fn it_is_closed_before_there_is_a_configuration_and_while_one_changes() {
     set_voters(&memory, &[]);
     memory.fence.quorum.store(quorum::MAJORITY, Relaxed);
     assert_eq!(check(&memory, 0, NOW), Err(Closed::NoMajority), "nobody is no majority");
+}
+
+#[test]
+fn a_writer_that_died_while_voters_changed_leaves_it_closed_until_the_next_one() {
+    let memory = memory();
+    note_evidence(&memory, 2, 0, NOW, NOW);
+    memory.fence.generation.fetch_add(1, Relaxed);
+    assert_eq!(check(&memory, 0, NOW), Err(Closed::NotReady));
+    let mut voters = [0; MAX_VOTERS];
+    voters[0] = Voter { node: 2, sets: 1, lease_ns: LEASE }.to_word();
+    store_voters(&memory.fence, &voters, quorum::MAJORITY);
+    assert_eq!(check(&memory, 0, NOW), Ok(()));
+    assert_eq!(memory.fence.generation.load(Relaxed) % 2, 0);
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct Case {
     pub twice_per_million: u64,
     /// Steps after which a thread or a CPU stands still for up to 8 ms.
     pub preempt_per_million: u64,
+    /// How long a daemon takes at most to read its log when it starts.
+    pub restore_ns: Nanos,
     /// In order of their beginning.
     pub faults: Vec<Fault>,
 }
@@ -119,6 +121,23 @@ pub enum FaultKind {
     },
 }
 
+impl FaultKind {
+    /// Whether the others can go on if this one never ends.
+    pub(crate) fn may_last(self) -> bool {
+        matches!(
+            self,
+            Self::Mute { .. }
+                | Self::Deaf { .. }
+                | Self::Isolate { .. }
+                | Self::FreezeEngine { .. }
+                | Self::FreezeOwner { .. }
+                | Self::Crash { .. }
+                | Self::Reboot { .. }
+                | Self::Suspend { .. }
+        )
+    }
+}
+
 impl Case {
     /// As text.
     pub fn to_text(&self) -> String {
@@ -133,9 +152,16 @@ impl Case {
         serde_json::from_str(text).map_err(|error| format!("that is no case of the simulation: {error}"))
     }
 
-    /// When all faults are over.
+    /// A fault that lasts this long never ends.
+    pub const FOREVER_NS: Nanos = 1_000_000_000_000;
+
+    /// When all faults are over that ever are, and those that aren't have begun.
     pub fn quiet_ns(&self) -> Nanos {
-        self.faults.iter().map(|fault| fault.at_ns.saturating_add(fault.span_ns)).max().unwrap_or(0)
+        let over_ns = |fault: &Fault| match fault.span_ns {
+            Self::FOREVER_NS.. => fault.at_ns,
+            span_ns => fault.at_ns + span_ns,
+        };
+        self.faults.iter().map(over_ns).max().unwrap_or(0)
     }
 
     /// The longest lease that anybody ever wants.

@@ -4,6 +4,7 @@
 
 mod case;
 mod checks;
+mod faults;
 mod memory;
 mod node;
 mod plan;
@@ -15,7 +16,9 @@ mod world;
 
 pub use case::{Case, Fault, FaultKind};
 pub use checks::{Broken, Property, SERVED_WITHIN_NS, Tally};
-pub use plan::{CHANGES, CRASHES, CUTS, DISRUPT, FREEZES, MIXED, MOVES, PLANS, Plan, RIFTS};
+pub use plan::{
+    CHANGES, CRASHES, CUTS, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, PLANS, Plan, RELAPSE, RELAY, RIFTS,
+};
 
 pub(crate) use netft_common::fence;
 pub(crate) use netft_core::ownership;

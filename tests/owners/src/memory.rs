@@ -1,6 +1,6 @@
 //! What a node's kernel and its daemon share, and its clock.
 
-use crate::fence::{FenceState, FenceTables, quorum};
+use crate::fence::{FenceState, FenceTables};
 use netft_common::heartbeat::Tables;
 use netft_common::map::{EngineState, NodeConfig, SlotConfig, SlotState};
 use netft_core::types::{Nanos, NodeId};
@@ -37,15 +37,6 @@ impl Memory {
         };
         memory.fence.engine_timeout_ns.store(ENGINE_TIMEOUT_NS, Relaxed);
         memory
-    }
-
-    pub(crate) fn store_voters(&self, words: &[u64]) {
-        self.fence.generation.fetch_add(1, Relaxed);
-        for (word, value) in self.fence.voters.iter().zip(words) {
-            word.store(*value, Relaxed);
-        }
-        self.fence.quorum.store(quorum::MAJORITY, Relaxed);
-        self.fence.generation.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn owns(&self, vip: u16) -> bool {

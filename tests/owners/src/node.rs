@@ -1,6 +1,6 @@
 //! One node: its power, its threads, and what its ownership thread does with what arrives.
 
-use crate::fence::{FenceTables, vouch_word};
+use crate::fence::{FenceTables, quorum, store_voters, vouch_word};
 use crate::memory::{Clock, ENGINE_TIMEOUT_NS, Memory};
 use crate::ownership::policy::Policy;
 use crate::ownership::{
@@ -17,7 +17,7 @@ const DETECTION_NS: Nanos = 6_000_000;
 /// How often a leader sends to everybody.
 const REPLICATE_NS: Nanos = 3_000_000;
 /// How often the operator looks.
-const OPERATE_NS: Nanos = 5_000_000;
+const OPERATE_NS: Nanos = 2_000_000;
 
 /// What arrives at the ownership thread.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub(crate) enum Input {
     Rpc(NodeId, Rpc),
     Message(NodeId, Message),
     Timer,
+    /// The log has been read.
+    Restored,
     Move(VipId, NodeId),
     Leases(Nanos),
 }
@@ -59,6 +61,7 @@ pub(crate) struct Node {
     pub(crate) engine_frozen: u32,
     pub(crate) owner_frozen: u32,
     pub(crate) dead: u32,
+    restored: bool,
     pub(crate) heard: Vec<Heard>,
     pub(crate) sequence: u64,
     pub(crate) inbox: VecDeque<Input>,
@@ -97,6 +100,7 @@ impl Node {
             engine_frozen: 0,
             owner_frozen: 0,
             dead: 0,
+            restored: false,
             heard: vec![Heard::default(); 16],
             sequence: 0,
             inbox: VecDeque::new(),
@@ -128,6 +132,11 @@ impl Node {
         self.elections = Elections::new(now, self.id);
         self.policy = Policy::default();
         self.inbox.clear();
+        self.restored = false;
+    }
+
+    fn handle_restored(&mut self, now: Nanos) {
+        self.restored = true;
         let log = self.raft.disk.log.iter().map(|(id, entry)| (*id, entry));
         self.ownership.handle_restored(now, State::default(), log);
     }
@@ -141,7 +150,9 @@ impl Node {
         }
         let Some(input) = self.inbox.pop_front() else { return false };
         match input {
-            Input::Rpc(from, rpc) => self.handle_rpc(now, from, rpc),
+            Input::Restored => self.handle_restored(now),
+            Input::Rpc(from, rpc) if self.restored => self.handle_rpc(now, from, rpc),
+            Input::Rpc(..) => (),
             Input::Message(from, message) => {
                 if let Message::Progress { last, .. } = message {
                     self.elections.handle_last(from, last);
@@ -176,7 +187,7 @@ impl Node {
                 self.ownership.handle_stamps(now, &stamps);
             }
             Command::Acknowledge(id) => self.raft.acknowledge(id),
-            Command::StoreVoters(words) => memory.store_voters(&words),
+            Command::StoreVoters(words) => store_voters(&memory.fence, &words, quorum::MAJORITY),
             Command::ClearOwner(vip) => memory.owned[usize::from(vip.get())].store(0, Relaxed),
             Command::Flush => (),
             Command::StoreApplied(applied) => memory.fence.applied.store(applied, Relaxed),

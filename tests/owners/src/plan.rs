@@ -42,6 +42,8 @@ pub struct Plan {
     pub late_per_million: u64,
     /// Threads and CPUs that stand still in the middle of something, of a million steps.
     pub preempt_per_million: u64,
+    /// How one particular sequence of faults is drawn, instead.
+    script: Option<fn(&mut Rng, &mut Case)>,
 }
 
 /// Nothing but planned moves.
@@ -60,6 +62,7 @@ pub const MOVES: Plan = Plan {
     slew_ppm: 100_000,
     late_per_million: 2_000,
     preempt_per_million: 2_000,
+    script: None,
 };
 
 /// Paths are cut, in one direction or both, to some or to all.
@@ -88,8 +91,18 @@ pub const DISRUPT: Plan = Plan {
     slew_ppm: 20_000,
     late_per_million: 0,
     preempt_per_million: 0,
+    script: Some(disrupt),
     ..MOVES
 };
+
+/// Voters move away from an owner that doesn't get to know.
+pub const MOVEOUT: Plan = Plan { name: "moveout", script: Some(moveout), ..MOVES };
+
+/// A voter forgets for whom it vouched.
+pub const RELAPSE: Plan = Plan { name: "relapse", script: Some(relapse), ..MOVES };
+
+/// A VIP is given on twice while its owner is cut off.
+pub const RELAY: Plan = Plan { name: "relay", script: Some(relay), ..MOVES };
 
 /// Everything.
 pub const MIXED: Plan = Plan {
@@ -108,7 +121,8 @@ pub const MIXED: Plan = Plan {
 };
 
 /// All of them.
-pub const PLANS: &[&Plan] = &[&MOVES, &CUTS, &RIFTS, &FREEZES, &CRASHES, &CHANGES, &DISRUPT, &MIXED];
+pub const PLANS: &[&Plan] =
+    &[&MOVES, &CUTS, &RIFTS, &FREEZES, &CRASHES, &CHANGES, &DISRUPT, &MOVEOUT, &RELAPSE, &RELAY, &MIXED];
 
 impl Plan {
     /// The plan of that name.
@@ -135,10 +149,12 @@ impl Plan {
             late_per_million: noise * self.late_per_million,
             twice_per_million: noise * self.late_per_million / 2,
             preempt_per_million: noise * self.preempt_per_million,
+            restore_ns: rng.pick(&[MS, 5 * MS, 30 * MS]),
             faults: Vec::new(),
         };
-        if self.name == DISRUPT.name {
-            self.disrupt(&mut rng, &mut case);
+        if let Some(script) = self.script {
+            script(&mut rng, &mut case);
+            case.faults.sort_by_key(|fault| fault.at_ns);
             return case;
         }
         let count = rng.between(1, self.faults);
@@ -146,6 +162,11 @@ impl Plan {
         for _ in 0..count {
             let at_ns = SETTLE_NS + rng.between(0, LENGTH_NS);
             self.add_fault(&mut rng, &mut case, at_ns, &mut wiped);
+        }
+        // In one case of four, one node never comes back; not where another has lost its store.
+        let last = case.faults.len() - 1;
+        if !wiped && rng.chance(250_000) && case.faults[last].kind.may_last() {
+            case.faults[last].span_ns = Case::FOREVER_NS;
         }
         case.faults.sort_by_key(|fault| fault.at_ns);
         case
@@ -210,14 +231,63 @@ impl Plan {
             push(at_ns, 0, FaultKind::Move { vip, node });
         }
     }
+}
 
-    fn disrupt(&self, rng: &mut Rng, case: &mut Case) {
-        case.jitter_ns = case.jitter_ns.min(50 * US);
-        let (at_ns, span_ns) = (SETTLE_NS + rng.between(0, 50 * MS), rng.between(50 * MS, 150 * MS));
-        let (one, other) = (rng.index(case.nodes), rng.index(case.nodes - 1));
-        let other = (one + 1 + other) % case.nodes;
+fn disrupt(rng: &mut Rng, case: &mut Case) {
+    case.jitter_ns = case.jitter_ns.min(50 * US);
+    let (at_ns, span_ns) = (SETTLE_NS + rng.between(0, 50 * MS), rng.between(50 * MS, 150 * MS));
+    let one = rng.index(case.nodes);
+    let other = (one + 1 + rng.index(case.nodes - 1)) % case.nodes;
+    cut(case, at_ns, span_ns, &[one], &[other]);
+}
+
+/// Cuts every path between two groups.
+fn cut(case: &mut Case, at_ns: Nanos, span_ns: Nanos, these: &[usize], those: &[usize]) {
+    for (one, other) in these.iter().flat_map(|one| those.iter().map(move |other| (*one, *other))) {
         for (from, to) in [(one, other), (other, one)] {
             case.faults.push(Fault { at_ns, span_ns, kind: FaultKind::Cut { from, to } });
         }
+    }
+}
+
+/// The owner's thread stands still while the voters move to other nodes, and then both halves can't hear each other.
+fn moveout(rng: &mut Rng, case: &mut Case) {
+    (case.nodes, case.voters, case.preempt_per_million) = (6, 3, 0);
+    let at_ns = SETTLE_NS + rng.between(0, 20 * MS);
+    let node = rng.between(0, 2);
+    let node = usize::try_from(node).unwrap_or(0);
+    case.faults.push(Fault { at_ns, span_ns: 0, kind: FaultKind::Move { vip: 0, node } });
+    let at_ns = at_ns + 20 * MS;
+    case.faults.push(Fault { at_ns, span_ns: 200 * MS, kind: FaultKind::FreezeOwner { node } });
+    case.faults.push(Fault { at_ns, span_ns: 0, kind: FaultKind::Voters { nodes: 0b11_1000 } });
+    cut(case, at_ns + rng.between(10 * MS, 45 * MS), 100 * MS, &[0, 1, 2], &[3, 4, 5]);
+}
+
+/// The leader can't hear the owner; the only other voter dies just after it has heard so, and is back at once.
+fn relapse(rng: &mut Rng, case: &mut Case) {
+    (case.nodes, case.voters, case.lease_ns, case.restore_ns) = (3, 3, 20 * MS, MS / 2);
+    let owner = 1 + rng.index(2);
+    let at_ns = SETTLE_NS + rng.between(0, 20 * MS);
+    case.faults.push(Fault { at_ns, span_ns: 0, kind: FaultKind::Move { vip: 0, node: owner } });
+    let at_ns = at_ns + 20 * MS;
+    cut(case, at_ns, 80 * MS, &[0], &[owner]);
+    let kind = FaultKind::Crash { node: 3 - owner };
+    case.faults.push(Fault { at_ns: at_ns + rng.between(5 * MS, 12 * MS), span_ns: MS / 5, kind });
+}
+
+/// The owner is cut off; its VIP is given to a second node, which hasn't taken it yet when it is given to a third.
+fn relay(rng: &mut Rng, case: &mut Case) {
+    (case.nodes, case.voters) = (3, 3);
+    let owner = 1 + rng.index(2);
+    let at_ns = SETTLE_NS + rng.between(0, 20 * MS);
+    case.faults.push(Fault { at_ns, span_ns: 0, kind: FaultKind::Move { vip: 0, node: owner } });
+    let at_ns = at_ns + 20 * MS;
+    case.faults.push(Fault { at_ns, span_ns: 60 * MS, kind: FaultKind::Isolate { node: owner } });
+    for (after_ns, node) in [(rng.between(0, MS), 3 - owner), (rng.between(MS, 3 * MS), 0)] {
+        case.faults.push(Fault {
+            at_ns: at_ns + after_ns,
+            span_ns: 0,
+            kind: FaultKind::Move { vip: 0, node },
+        });
     }
 }

@@ -5,8 +5,6 @@
 pub enum Shell {
     /// Rule 4: the clock stands still in suspend.
     ClockStopsInSuspend,
-    /// Rule 8: XDP reads the vouch index before it notes that it vouches.
-    ReadsIndexFirst,
 }
 
 /// Whether it is done wrongly.

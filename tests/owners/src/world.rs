@@ -1,12 +1,12 @@
 //! The simulation: events in order of time, the network between the nodes, what the kernels do with legs, and faults.
 
-use crate::case::{Case, FaultKind};
+use crate::case::Case;
 use crate::checks::{Broken, Checks};
 use crate::fence::{note_evidence, note_vouching, vouch_index};
-use crate::memory::{Clock, Memory};
-use crate::node::{Heard, Input, Node, Operator, Out, Power};
-use crate::ownership::{Entry, Leases, LogId, Member, NodeSet, Standing, VipId, VipSettings, VoterSets};
-use crate::raft::{Disk, Role};
+use crate::memory::Clock;
+use crate::node::{Input, Node, Operator, Out, Power};
+use crate::ownership::{Entry, Leases, LogId, Member, Standing, VipId, VipSettings, VoterSets};
+use crate::raft::Disk;
 use crate::rng::Rng;
 use crate::shell::{Shell, broken};
 use netft_core::types::{Nanos, NodeId};
@@ -39,7 +39,7 @@ pub(crate) struct Leg {
 }
 
 #[derive(Clone, Debug)]
-enum What {
+pub(crate) enum What {
     /// A leg arrives.
     Leg(Leg),
     /// A CPU goes on with the answer to a leg: reads the vouch index and sends.
@@ -91,10 +91,10 @@ pub(crate) struct World {
     pub(crate) trace: bool,
     queue: BinaryHeap<Reverse<Event>>,
     numbers: u64,
-    rng: Rng,
+    pub(crate) rng: Rng,
     /// For how long each node has slept, for a clock that doesn't go on.
-    slept_ns: Vec<Nanos>,
-    asleep_since_ns: Vec<Nanos>,
+    pub(crate) slept_ns: Vec<Nanos>,
+    pub(crate) asleep_since_ns: Vec<Nanos>,
     pub(crate) events: u64,
 }
 
@@ -131,9 +131,7 @@ impl World {
 
     fn begin(&mut self) {
         for node in 0..self.nodes.len() {
-            let now = self.local(node);
-            self.nodes[node].start_daemon(now);
-            self.wake(node);
+            self.start(node);
             let offset_ns = self.rng.between(0, DELAY_NS);
             self.add(offset_ns, What::Tick(node));
             self.add(offset_ns + 7 * US, What::Heartbeat(node));
@@ -143,7 +141,7 @@ impl World {
         }
     }
 
-    fn add(&mut self, in_ns: Nanos, what: What) {
+    pub(crate) fn add(&mut self, in_ns: Nanos, what: What) {
         self.numbers += 1;
         let event = Event { at_ns: self.now_ns.saturating_add(in_ns), number: self.numbers, what };
         self.queue.push(Reverse(event));
@@ -208,7 +206,7 @@ impl World {
         }
     }
 
-    fn wake(&mut self, node: usize) {
+    pub(crate) fn wake(&mut self, node: usize) {
         if !self.nodes[node].stepping {
             self.nodes[node].stepping = true;
             let in_ns = self.pause(US, 20 * US);
@@ -333,7 +331,9 @@ impl World {
         let now = self.local(leg.to);
         match self.nodes[leg.to].power {
             Power::Off => return,
-            Power::Asleep => return self.add(RETRY_NS, What::Leg(leg)),
+            // Some wait in the queue of its interface.
+            Power::Asleep if self.rng.chance(100_000) => return self.add(RETRY_NS, What::Leg(leg)),
+            Power::Asleep => return,
             Power::On => (),
         }
         if leg.boots != (self_boot(&self.nodes, leg.from), self_boot(&self.nodes, leg.to)) {
@@ -362,11 +362,7 @@ impl World {
         if leg.kind == 1 {
             answer.responder_sent_ns = now;
         }
-        if broken(Shell::ReadsIndexFirst) {
-            answer.vouch_index = vouch_index(&node.memory, peer);
-        } else {
-            note_vouching(&node.memory, peer, now);
-        }
+        note_vouching(&node.memory, peer, now);
         let boot = node.boot;
         let in_ns = self.pause(100, 2 * US);
         self.add(in_ns, What::Answer { leg: answer, boot });
@@ -382,144 +378,10 @@ impl World {
             Power::On => (),
         }
         let peer = self_id(leg.to);
-        if broken(Shell::ReadsIndexFirst) {
-            note_vouching(&node.memory, peer, now);
-        } else {
-            leg.vouch_index = vouch_index(&node.memory, peer);
-        }
+        leg.vouch_index = vouch_index(&node.memory, peer);
         let tick_ns = node.memory.engine.tick_ns.load(Relaxed);
         leg.tick_age_ns = if tick_ns == 0 { Nanos::MAX } else { now.saturating_sub(tick_ns) };
         self.transmit(leg);
-    }
-
-    fn fault_begins(&mut self, number: usize) -> Option<usize> {
-        let fault = self.case.faults[number];
-        if self.trace {
-            eprintln!("{:>12} begins: {fault:?}", self.now_ns);
-        }
-        self.add(fault.span_ns, What::Ends(number));
-        match fault.kind {
-            FaultKind::Cut { from, to } => self.cuts[from][to] += 1,
-            FaultKind::Mute { node } => self.cut(node, 1, 0),
-            FaultKind::Deaf { node } => self.cut(node, 0, 1),
-            FaultKind::Isolate { node } => self.cut(node, 1, 1),
-            FaultKind::FreezeEngine { node } => self.nodes[node].engine_frozen += 1,
-            FaultKind::FreezeOwner { node } => self.nodes[node].owner_frozen += 1,
-            FaultKind::Crash { node } => {
-                self.nodes[node].dead += 1;
-                self.nodes[node].daemon = false;
-            }
-            FaultKind::Reboot { node } | FaultKind::Wipe { node } => {
-                self.nodes[node].dead += 1;
-                self.nodes[node].daemon = false;
-                self.nodes[node].power = Power::Off;
-            }
-            FaultKind::Suspend { node } => {
-                if self.nodes[node].power == Power::On {
-                    self.nodes[node].power = Power::Asleep;
-                    self.asleep_since_ns[node] = self.now_ns;
-                }
-            }
-            FaultKind::Voters { nodes } => {
-                let ids = (0..self.nodes.len()).filter(|node| nodes >> node & 1 == 1);
-                let voters: NodeSet = ids.map(|node| self.nodes[node].id).collect();
-                if !voters.is_empty() {
-                    self.operator.voters = voters;
-                }
-            }
-            FaultKind::Lease { lease_ns } => self.tell_leader(&Input::Leases(lease_ns)),
-            FaultKind::Move { vip, node } => {
-                if let Some(vip) = VipId::new(vip) {
-                    self.tell_leader(&Input::Move(vip, self.nodes[node].id));
-                }
-            }
-        }
-        None
-    }
-
-    fn tell_leader(&mut self, input: &Input) {
-        for node in 0..self.nodes.len() {
-            if self.nodes[node].raft.role == Role::Leader && self.nodes[node].power == Power::On {
-                self.nodes[node].inbox.push_back(input.clone());
-                self.wake(node);
-            }
-        }
-    }
-
-    fn cut(&mut self, node: usize, out: u32, into: u32) {
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.cuts[node][other] += out;
-            self.cuts[other][node] += into;
-        }
-    }
-
-    fn heal(&mut self, node: usize, out: u32, into: u32) {
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.cuts[node][other] -= out;
-            self.cuts[other][node] -= into;
-        }
-    }
-
-    fn fault_ends(&mut self, number: usize) -> Option<usize> {
-        let fault = self.case.faults[number];
-        if self.trace {
-            eprintln!("{:>12} ends: {fault:?}", self.now_ns);
-        }
-        match fault.kind {
-            FaultKind::Cut { from, to } => self.cuts[from][to] -= 1,
-            FaultKind::Mute { node } => self.heal(node, 1, 0),
-            FaultKind::Deaf { node } => self.heal(node, 0, 1),
-            FaultKind::Isolate { node } => self.heal(node, 1, 1),
-            FaultKind::FreezeEngine { node } => self.nodes[node].engine_frozen -= 1,
-            FaultKind::FreezeOwner { node } => self.nodes[node].owner_frozen -= 1,
-            FaultKind::Crash { node } => {
-                self.nodes[node].dead -= 1;
-                if self.nodes[node].power != Power::Off {
-                    self.start(node);
-                }
-            }
-            FaultKind::Reboot { node } => self.boot(node),
-            FaultKind::Wipe { node } => {
-                let incarnation = self.rng.next() | 1;
-                self.nodes[node].raft.disk = Disk { incarnation, ..Disk::default() };
-                self.operator.incarnations[node].1 = incarnation;
-                self.boot(node);
-            }
-            FaultKind::Suspend { node } => {
-                if self.nodes[node].power == Power::Asleep {
-                    self.slept_ns[node] += self.now_ns - self.asleep_since_ns[node];
-                    self.nodes[node].power = Power::On;
-                    return Some(node);
-                }
-            }
-            FaultKind::Voters { .. } | FaultKind::Lease { .. } | FaultKind::Move { .. } => (),
-        }
-        None
-    }
-
-    fn boot(&mut self, number: usize) {
-        self.nodes[number].dead -= 1;
-        let clock = clock(&mut self.rng, &self.case, self.now_ns);
-        let node = &mut self.nodes[number];
-        node.boot += 1;
-        node.power = Power::On;
-        node.clock = Clock { slew_ppm: node.clock.slew_ppm, ..clock };
-        node.memory = Memory::new(node.id);
-        node.heard.fill(Heard::default());
-        self.slept_ns[number] = 0;
-        for other in &mut self.nodes {
-            other.heard[number + 1] = Heard::default();
-        }
-        self.start(number);
-    }
-
-    fn start(&mut self, number: usize) {
-        if self.nodes[number].dead > 0 || self.nodes[number].daemon {
-            return;
-        }
-        let now = self.local(number);
-        self.nodes[number].start_daemon(now);
-        self.wake(number);
     }
 }
 
@@ -532,7 +394,7 @@ fn self_boot(nodes: &[Node], node: usize) -> u32 {
 }
 
 /// Another pace, and another time of day.
-fn clock(rng: &mut Rng, case: &Case, booted_ns: Nanos) -> Clock {
+pub(crate) fn clock(rng: &mut Rng, case: &Case, booted_ns: Nanos) -> Clock {
     let beginning_ns = rng.between(1_000 * MS, 100_000 * MS);
     let slew_ppm = rng.between(0, 2 * case.slew_ppm).cast_signed() - case.slew_ppm.cast_signed();
     Clock { booted_ns, beginning_ns, slew_ppm }

@@ -7,8 +7,8 @@
 //! ```
 
 use netft_owners::{
-    CHANGES, CRASHES, CUTS, Case, DISRUPT, FREEZES, MIXED, MOVES, Plan, RIFTS, SERVED_WITHIN_NS, Simulator,
-    Tally,
+    CHANGES, CRASHES, CUTS, Case, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, Plan, RELAPSE, RELAY, RIFTS,
+    SERVED_WITHIN_NS, Simulator, Tally,
 };
 use std::path::Path;
 
@@ -72,6 +72,21 @@ fn changes_of_voters_and_leases_leave_one_owner() {
 #[test]
 fn a_follower_that_is_cut_off_deposes_no_leader() {
     run(&DISRUPT, 100);
+}
+
+#[test]
+fn voters_that_move_away_from_a_frozen_owner_leave_one_owner() {
+    run(&MOVEOUT, 60);
+}
+
+#[test]
+fn a_voter_that_forgot_leaves_one_owner() {
+    run(&RELAPSE, 60);
+}
+
+#[test]
+fn a_vip_that_is_given_on_twice_has_one_owner() {
+    run(&RELAY, 60);
 }
 
 #[test]

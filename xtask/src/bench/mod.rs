@@ -5,6 +5,7 @@ mod detect;
 mod flood;
 mod frames;
 mod loss;
+mod owners;
 mod record;
 mod reply;
 mod scale;
@@ -35,6 +36,8 @@ enum Bench {
     Frames(Options),
     /// What a silent cut of the active route costs a UDP flow and a TCP stream.
     Loss(Options),
+    /// Who owns a VIP, in virtual time: 100 000 seeds, never two owners.
+    Owners(Options),
     /// Round trip of a heartbeat answered in XDP, against an echo in userspace.
     Reply(Options),
     /// What a heartbeat costs as peers grow.
@@ -104,6 +107,7 @@ pub fn run(args: Args) -> Result<()> {
         Bench::Flood(options) => run_parts("flood", &options, flood::PARTS, Ground::Lab),
         Bench::Frames(options) => run_parts("frames", &options, frames::PARTS, Ground::Lab),
         Bench::Loss(options) => run_parts("loss", &options, loss::PARTS, Ground::Lab),
+        Bench::Owners(options) => run_parts("owners", &options, owners::PARTS, Ground::Nothing),
         Bench::Reply(options) => run_parts("reply", &options, reply::PARTS, Ground::Lab),
         Bench::Scale(options) => run_parts("scale", &options, scale::PARTS, Ground::Lab),
         Bench::Sim(options) => run_parts("sim", &options, sim::PARTS, Ground::Nothing),

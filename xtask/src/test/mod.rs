@@ -118,7 +118,13 @@ fn print_table(outcomes: &[Outcome], total: Duration) {
 /// those that cargo finds by itself beside the daemon.
 fn check_nothing_forgotten(root: &Path) -> Result<()> {
     let mut targets = Vec::new();
-    for file in ["tests/Cargo.toml", "tests/sim/Cargo.toml", "tests/sim/teeth/Cargo.toml"] {
+    for file in [
+        "tests/Cargo.toml",
+        "tests/sim/Cargo.toml",
+        "tests/sim/teeth/Cargo.toml",
+        "tests/owners/Cargo.toml",
+        "tests/owners/teeth/Cargo.toml",
+    ] {
         let manifest = std::fs::read_to_string(root.join(file)).with_context(|| format!("reading {file}"))?;
         targets.extend(links::test_targets(&manifest));
     }

@@ -31,16 +31,13 @@ impl Collector {
 
     /// Asks about every owner whose end isn't recorded, as of the applied state: that is what makes it "after the commit". Gives
     /// the questions that are new.
-    pub(super) fn update(&mut self, state: &State, ahead: &BTreeMap<NodeId, LogId>) -> Vec<NodeId> {
+    pub(super) fn update(&mut self, state: &State) -> Vec<NodeId> {
         let mut wanted: BTreeMap<NodeId, LogId> = BTreeMap::new();
         for vip in state.vips.values() {
             for node in vip.to_be_silent().iter() {
                 let id = wanted.entry(node).or_default();
                 *id = (*id).max(vip.assigned);
             }
-        }
-        if broken(Sabotage::AsksBeforeCommit) {
-            wanted.extend(ahead.iter().map(|(node, id)| (*node, *id)));
         }
         self.questions.retain(|node, _| wanted.contains_key(node));
         let mut new = Vec::new();

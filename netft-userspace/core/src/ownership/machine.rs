@@ -1,6 +1,7 @@
 //! One node's part in ownership: applies the log, keeps the words that the fence reads, hands over and takes over.
 
 use super::collector::Collector;
+use super::command::{Command, Message, Start};
 use super::handover::Handovers;
 use super::progress::Progress;
 use super::sabotage::{Sabotage, broken};
@@ -19,105 +20,6 @@ const PROPOSAL_NS: Nanos = 20_000_000;
 /// Questions that one leader can ask: the lower bits of a nonce, above which is its term.
 const NONCE_BITS: u32 = 24;
 
-/// What a node finds when it starts.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// This node.
-    pub own: NodeId,
-    /// Rule 14: its store's.
-    pub incarnation: u64,
-    /// The applied index in the pinned maps: what a daemon before this one had stored, 0 if there was none.
-    pub applied: u64,
-    /// The owner bits in the pinned maps.
-    pub owned: Vec<(VipId, Epoch)>,
-}
-
-/// What the ownership thread must do. **In this order, one after the other**: most of the rules are about what comes before what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Let no leg vouch for anybody, until told otherwise node by node.
-    StoreAllUnsure,
-    /// Store what must be applied to be vouched for.
-    StoreVouch(NodeId, u64),
-    /// After a full memory barrier, read when any CPU last vouched for these nodes, and pass it to
-    /// [`Ownership::handle_stamps`] before the next command.
-    ReadStamps(NodeSet),
-    /// The log up to here may be acknowledged, as far as vouching is concerned (once it is durable, too).
-    Acknowledge(LogId),
-    /// The voters as the fence counts them.
-    StoreVoters([u64; MAX_VOTERS]),
-    /// Clear the owner bit. Then take the address away.
-    ClearOwner(VipId),
-    /// Wait until no CPU is in a fence program that began before, and what left TC has left its queue, as far as can be known.
-    Flush,
-    /// Store the applied index.
-    StoreApplied(u64),
-    /// Set the owner bit; then add the address and send claims.
-    SetOwner(VipId, Epoch),
-    /// Tell a node.
-    Send(NodeId, Message),
-    /// This node leads: propose it.
-    Propose(Entry),
-}
-
-/// What nodes tell each other, on the authenticated connections of consensus.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
-    /// New owner to earlier owner: say when you have released the VIP.
-    AskRelease {
-        /// Which.
-        vip: VipId,
-        /// At which the sender owns it.
-        epoch: Epoch,
-    },
-    /// Earlier owner to new owner: I have applied that you own it, cleared my owner bit and flushed.
-    Released {
-        /// Which.
-        vip: VipId,
-        /// At which the receiver owns it.
-        epoch: Epoch,
-    },
-    /// Leader to voter: when did you last vouch for this node without knowing of the entry?
-    Ask {
-        /// Names the question.
-        nonce: u64,
-        /// The earlier owner.
-        node: NodeId,
-        /// The entry that the voter must hold.
-        id: LogId,
-    },
-    /// Voter to leader.
-    Report {
-        /// Of the question.
-        nonce: u64,
-        /// How long ago, in nanoseconds.
-        age_ns: Nanos,
-    },
-    /// Leader to new owner: this earlier owner is surely silent.
-    Silent {
-        /// Which.
-        vip: VipId,
-        /// At which the receiver owns it.
-        epoch: Epoch,
-        /// The earlier owner.
-        node: NodeId,
-    },
-    /// New owner to leader: I took it; record the end of all earlier owners.
-    Took {
-        /// Which.
-        vip: VipId,
-        /// At which.
-        epoch: Epoch,
-    },
-    /// To everybody, now and then.
-    Progress {
-        /// What the sender has applied.
-        applied: u64,
-        /// The end of its log.
-        last: LogId,
-    },
-}
-
 /// One node's part in ownership.
 #[derive(Debug)]
 pub struct Ownership {
@@ -131,7 +33,8 @@ pub struct Ownership {
     owned: BTreeMap<VipId, Epoch>,
     /// Nothing is stored below this index: the maps are ahead of what has been replayed, or the end of the log isn't known.
     act_from: Option<u64>,
-    maps_applied: u64,
+    /// The applied index in the maps.
+    stored: u64,
     voters: Option<[u64; MAX_VOTERS]>,
     term: u64,
     leader: Option<NodeId>,
@@ -147,7 +50,7 @@ pub struct Ownership {
 impl Ownership {
     /// A node that has just started and doesn't know its log yet.
     pub fn new(start: Start) -> Self {
-        Self {
+        let mut ownership = Self {
             own: start.own,
             state: State::default(),
             vouching: Vouching::new(start.own, start.incarnation),
@@ -156,7 +59,7 @@ impl Ownership {
             progress: Progress::default(),
             owned: start.owned.into_iter().collect(),
             act_from: None,
-            maps_applied: start.applied,
+            stored: start.applied,
             voters: None,
             term: 0,
             leader: None,
@@ -165,7 +68,12 @@ impl Ownership {
             repeat_ns: 0,
             progress_ns: 0,
             commands: VecDeque::from([Command::StoreAllUnsure]),
+        };
+        if broken(Sabotage::VouchesFromTheStart) {
+            let nodes = (1..=255).filter_map(NodeId::new);
+            ownership.commands.extend(nodes.map(|node| Command::StoreVouch(node, 0)));
         }
+        ownership
     }
 
     /// The applied state.
@@ -236,18 +144,13 @@ impl Ownership {
     /// These entries are in the log now, not committed yet. They must not be acknowledged before [`Command::Acknowledge`].
     pub fn handle_append(&mut self, entries: &[(LogId, Entry)]) {
         let Some((last, _)) = entries.last() else { return };
-        if broken(Sabotage::AcknowledgesFirst) {
-            self.commands.push_back(Command::Acknowledge(*last));
-        }
         let mut losers = NodeSet::EMPTY;
         for (id, entry) in entries {
             self.vouching.append(*id, entry);
             entry.takes_from().into_iter().for_each(|from| losers.insert(from));
         }
-        self.store_vouches(losers);
-        if !broken(Sabotage::AcknowledgesFirst) {
-            self.commands.push_back(Command::Acknowledge(*last));
-        }
+        self.store_vouches(if self.vouching.overflowed() { self.everybody() } else { losers });
+        self.commands.push_back(Command::Acknowledge(*last));
     }
 
     /// The log ends with `last` now; entries from `index` on are gone.
@@ -296,7 +199,7 @@ impl Ownership {
     /// something of its own term says so, this node acts on nothing that it replays: it might be long past.
     pub fn handle_leader_commit(&mut self, now: Nanos, term: u64, commit: LogId) {
         if self.act_from.is_none() && commit.term == term {
-            self.act_from = Some(commit.index.max(self.maps_applied));
+            self.act_from = Some(commit.index.max(self.stored));
             self.reconcile(now);
         }
     }
@@ -352,7 +255,8 @@ impl Ownership {
         self.tell_silent(now);
         if now >= self.progress_ns {
             self.progress_ns = now + PROGRESS_NS;
-            let progress = Message::Progress { applied: self.state.applied.index, last: self.last() };
+            // Of what the fence goes by: while the log is replayed, that is still what was there before.
+            let progress = Message::Progress { applied: self.stored, last: self.last() };
             for node in self.everybody().without(self.own).iter() {
                 self.send(node, progress.clone());
             }
@@ -389,6 +293,11 @@ impl Ownership {
         }
     }
 
+    /// Whether what has been applied is as new as what was true when this node started.
+    fn may_act(&self) -> bool {
+        self.act_from.is_some_and(|from| self.state.applied.index >= from)
+    }
+
     fn leads(&self) -> bool {
         self.leader == Some(self.own)
     }
@@ -415,15 +324,13 @@ impl Ownership {
     /// Makes the shared words agree with the applied state: first what closes fences, then the applied index, then what opens
     /// them.
     fn reconcile(&mut self, now: Nanos) {
-        let may_act = self.act_from.is_some_and(|from| self.state.applied.index >= from);
-        if !may_act
-            && !(broken(Sabotage::ActsBeforeCaughtUp) && self.state.applied.index >= self.maps_applied)
-        {
+        if !self.may_act() {
             return;
         }
         let released = self.release();
         self.store_voters();
-        self.commands.push_back(Command::StoreApplied(self.state.applied.index));
+        self.stored = self.state.applied.index;
+        self.commands.push_back(Command::StoreApplied(self.stored));
         if !broken(Sabotage::ReleasesEarly) {
             self.commands.extend(released);
         }
@@ -477,13 +384,12 @@ impl Ownership {
 
     /// Rule 7: takes a VIP that is this node's by the applied state, if every earlier owner is known to be silent.
     fn try_to_take(&mut self, id: VipId) {
-        let may_act = self.act_from.is_some_and(|from| self.state.applied.index >= from);
-        let Some(vip) = self.state.vips.get(&id) else { return };
+        let Some(vip) = self.state.vips.get(&id).filter(|_| self.may_act()) else { return };
         if vip.owner != Some(self.own) || self.owned.contains_key(&id) {
             return;
         }
         let ready = self.handovers.missing(id, vip).is_empty() || broken(Sabotage::TakesAtOnce);
-        if !ready || !(may_act || broken(Sabotage::ActsBeforeCaughtUp)) {
+        if !ready {
             return;
         }
         let (epoch, recorded) = (vip.epoch, vip.earlier.is_empty());
@@ -512,8 +418,7 @@ impl Ownership {
 
     /// Rule 7(a): only what has been applied and cleared is released; the commands before this one have stored it.
     fn asked_for_release(&mut self, from: NodeId, id: VipId, epoch: Epoch) {
-        let may_act = self.act_from.is_some_and(|act_from| self.state.applied.index >= act_from);
-        let Some(vip) = self.state.vips.get(&id).filter(|_| may_act) else { return };
+        let Some(vip) = self.state.vips.get(&id).filter(|_| self.may_act()) else { return };
         if vip.epoch == epoch && vip.owner == Some(from) && !self.owned.contains_key(&id) {
             self.send(from, Message::Released { vip: id, epoch });
         }
@@ -521,8 +426,7 @@ impl Ownership {
 
     /// Rule 8: the leader asks about whoever must be silent by the applied state.
     fn ask(&mut self, now: Nanos) {
-        let ahead = if broken(Sabotage::AsksBeforeCommit) { self.vouching.ahead() } else { BTreeMap::new() };
-        let new = self.collector.update(&self.state, &ahead);
+        let new = self.collector.update(&self.state);
         new.into_iter().for_each(|node| self.ask_about(now, node));
         self.tell_silent(now);
     }
@@ -580,7 +484,7 @@ impl Ownership {
         if !self.leads() {
             return;
         }
-        self.progress.told(own, self.state.applied.index);
+        self.progress.told(own, self.stored);
         self.progress.expect(now, self.state.members.keys().copied(), self.state.applied.index);
         for node in self.collector.asked() {
             self.ask_about(now, node);

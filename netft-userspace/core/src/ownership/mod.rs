@@ -10,6 +10,7 @@
 //! - [`Pair`]: two nodes without a quorum.
 
 mod collector;
+mod command;
 mod elections;
 mod entry;
 mod handover;
@@ -27,9 +28,10 @@ mod state;
 mod tests;
 mod vouching;
 
+pub use command::{Command, Message, Start};
 pub use elections::{Elections, Heed, Seen};
 pub use entry::{Entry, LogId, Maintenance, Member, Standing, VipId, VipSettings, VoterSets};
-pub use machine::{Command, Message, Ownership, Start};
+pub use machine::Ownership;
 pub use node_set::NodeSet;
 pub use pair::{Claim, Pair, PairCommand};
 pub use state::{Leases, State, Vip};

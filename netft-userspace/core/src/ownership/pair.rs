@@ -25,20 +25,27 @@ pub enum PairCommand {
     Tell(VipId, Claim),
 }
 
+impl PairCommand {
+    fn vip(&self) -> VipId {
+        match self {
+            Self::ClearOwner(vip) | Self::SetOwner(vip, _) | Self::Tell(vip, _) => *vip,
+        }
+    }
+}
+
 /// One of two nodes without a quorum.
 #[derive(Debug)]
 pub struct Pair {
     own: NodeId,
     /// The highest claim known, of either node.
     claims: BTreeMap<VipId, Claim>,
-    peer_up: bool,
     commands: VecDeque<PairCommand>,
 }
 
 impl Pair {
     /// A node that has just started, with the claims that its store holds. Owns nothing until it knows about its peer.
     pub fn new(own: NodeId, claims: BTreeMap<VipId, Claim>) -> Self {
-        Self { own, claims, peer_up: true, commands: VecDeque::new() }
+        Self { own, claims, commands: VecDeque::new() }
     }
 
     /// The next thing to do.
@@ -53,7 +60,6 @@ impl Pair {
 
     /// The detector's verdict: the survivor takes everything that the other has.
     pub fn handle_peer_down(&mut self, vips: impl IntoIterator<Item = VipId>) {
-        self.peer_up = false;
         for vip in vips {
             if !self.owns(vip) {
                 self.take(vip);
@@ -63,7 +69,6 @@ impl Pair {
 
     /// Contact. Both tell what they claim; nothing else may be sent before [`Pair::handle_claim`] has seen the peer's.
     pub fn handle_peer_up(&mut self) {
-        self.peer_up = true;
         self.commands.extend(self.claims.iter().map(|(vip, claim)| PairCommand::Tell(*vip, *claim)));
     }
 
@@ -86,6 +91,8 @@ impl Pair {
             }
             _ => {
                 self.claims.insert(vip, theirs);
+                // What wasn't carried out yet doesn't hold any more.
+                self.commands.retain(|command| command.vip() != vip);
                 if ours.is_some_and(|ours| ours.node == self.own) && theirs.node != self.own {
                     self.commands.push_front(PairCommand::ClearOwner(vip));
                 }

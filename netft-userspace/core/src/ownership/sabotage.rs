@@ -20,10 +20,6 @@ pub enum Sabotage {
     OneReport,
     /// Rule 7: a report counts at once: nobody waits for the lease.
     NoLease,
-    /// Rule 8: reports from before the commit count.
-    AsksBeforeCommit,
-    /// Rule 8: the append is acknowledged before the vouch index is stored.
-    AcknowledgesFirst,
     /// Rule 8: a voter that lost its reading says that it never vouched.
     ForgetsReadings,
     /// Rule 9: only the last owner is asked.
@@ -36,8 +32,6 @@ pub enum Sabotage {
     TrustsEmptyStores,
     /// Rule 14: a node that doesn't apply is as good as any.
     TrustsSleepers,
-    /// A node that starts acts on what it had before it has caught up.
-    ActsBeforeCaughtUp,
 }
 
 /// Whether this rule is left out.

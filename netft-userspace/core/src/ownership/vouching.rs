@@ -93,11 +93,6 @@ impl Vouching {
         self.tail.push_back(Taking { id, from: entry.takes_from() });
     }
 
-    /// By node, the newest entry in the log that takes something from it and isn't applied.
-    pub(super) fn ahead(&self) -> BTreeMap<NodeId, LogId> {
-        self.tail.iter().filter_map(|taking| Some((taking.from?, taking.id))).collect()
-    }
-
     /// Everything from `index` on is gone from the log; `last` is its new end.
     pub(super) fn truncate(&mut self, index: u64, last: LogId) {
         self.last = last;
@@ -152,7 +147,7 @@ impl Vouching {
     /// `R` for a node.
     pub(super) fn index(&self, state: &State, node: NodeId) -> u64 {
         let sure = self.standing(state) == VoterStanding::Sure && self.overflow <= state.applied.index;
-        if !sure && !broken(Sabotage::VouchesFromTheStart) {
+        if !sure {
             return UNSURE;
         }
         let applied = state.taken.get(&node).copied().unwrap_or(0);
@@ -186,9 +181,14 @@ impl Vouching {
     /// What the per-CPU stamps said once a word was stored. Those from before a start may be gone: then what was vouched for was
     /// before now. A node vouches for itself without a stamp, until now.
     pub(super) fn read(&mut self, now: Nanos, node: NodeId, vouched_ns: Nanos) {
-        let lost = self.lost.contains(node) && !broken(Sabotage::ForgetsReadings);
+        let lost = self.lost.contains(node);
         self.lost.remove(node);
-        let vouched_ns = if node == self.own || lost { now } else { vouched_ns.min(now) };
+        let vouched_ns = match lost {
+            true if broken(Sabotage::ForgetsReadings) => 0,
+            true => now,
+            false if node == self.own => now,
+            false => vouched_ns.min(now),
+        };
         self.readings.insert(node, vouched_ns);
     }
 

@@ -8,6 +8,8 @@
 mod case;
 #[path = "../../src/checks.rs"]
 mod checks;
+#[path = "../../src/faults.rs"]
+mod faults;
 #[path = "../../../../netft-common/src/fence/mod.rs"]
 #[expect(dead_code, reason = "the simulation doesn't use all of it")]
 mod fence;
@@ -33,7 +35,9 @@ pub use case::{Case, Fault, FaultKind};
 pub use checks::{Broken, Property, SERVED_WITHIN_NS, Tally};
 pub use fence::sabotage as of_the_fence;
 pub use ownership::sabotage as of_ownership;
-pub use plan::{CHANGES, CRASHES, CUTS, DISRUPT, FREEZES, MIXED, MOVES, PLANS, Plan, RIFTS};
+pub use plan::{
+    CHANGES, CRASHES, CUTS, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, PLANS, Plan, RELAPSE, RELAY, RIFTS,
+};
 pub use shell as of_the_shell;
 
 pub(crate) use netft_common::{heartbeat, map, wire};
