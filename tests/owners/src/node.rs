@@ -214,7 +214,8 @@ impl Node {
 
     fn handle_rpc(&mut self, now: Nanos, from: NodeId, rpc: Rpc) {
         if let Rpc::Vote { .. } = rpc {
-            let heed = self.elections.heed_vote_request(now, &self.voters());
+            let voters = self.voters();
+            let heed = self.elections.heed_vote_request(now, from, &voters);
             if heed == Heed::Drop || !self.may_vote() {
                 return;
             }

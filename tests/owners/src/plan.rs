@@ -104,6 +104,9 @@ pub const RELAPSE: Plan = Plan { name: "relapse", script: Some(relapse), ..MOVES
 /// A VIP is given on twice while its owner is cut off.
 pub const RELAY: Plan = Plan { name: "relay", script: Some(relay), ..MOVES };
 
+/// A VIP is given to a node whose ownership thread never wakes up.
+pub const SLEEPER: Plan = Plan { name: "sleeper", script: Some(sleeper), ..MOVES };
+
 /// Everything.
 pub const MIXED: Plan = Plan {
     name: "mixed",
@@ -121,8 +124,10 @@ pub const MIXED: Plan = Plan {
 };
 
 /// All of them.
-pub const PLANS: &[&Plan] =
-    &[&MOVES, &CUTS, &RIFTS, &FREEZES, &CRASHES, &CHANGES, &DISRUPT, &MOVEOUT, &RELAPSE, &RELAY, &MIXED];
+pub const PLANS: &[&Plan] = &[
+    &MOVES, &CUTS, &RIFTS, &FREEZES, &CRASHES, &CHANGES, &DISRUPT, &MOVEOUT, &RELAPSE, &RELAY, &SLEEPER,
+    &MIXED,
+];
 
 impl Plan {
     /// The plan of that name.
@@ -290,4 +295,13 @@ fn relay(rng: &mut Rng, case: &mut Case) {
             kind: FaultKind::Move { vip: 0, node },
         });
     }
+}
+
+/// A VIP is given to a follower whose ownership thread stands still for good, while its engine ticks.
+fn sleeper(rng: &mut Rng, case: &mut Case) {
+    let at_ns = SETTLE_NS + rng.between(0, 20 * MS);
+    let node = 1 + rng.index(case.nodes - 1);
+    case.faults.push(Fault { at_ns, span_ns: Case::FOREVER_NS, kind: FaultKind::FreezeOwner { node } });
+    let after_ns = rng.between(0, 2 * MS);
+    case.faults.push(Fault { at_ns: at_ns + after_ns, span_ns: 0, kind: FaultKind::Move { vip: 0, node } });
 }

@@ -242,7 +242,12 @@ impl World {
         }
         for sent in out {
             let (to, input) = match sent {
-                Out::Rpc(to, rpc) => (to, Input::Rpc(self.nodes[number].id, rpc)),
+                Out::Rpc(to, rpc) => {
+                    if self.trace {
+                        eprintln!("{:>12} n{} to n{to}: {rpc:?}", self.now_ns, number + 1);
+                    }
+                    (to, Input::Rpc(self.nodes[number].id, rpc))
+                }
                 Out::Message(to, message) => {
                     if self.trace {
                         eprintln!("{:>12} n{} tells n{to}: {message:?}", self.now_ns, number + 1);

@@ -8,7 +8,7 @@
 
 use netft_owners::{
     CHANGES, CRASHES, CUTS, Case, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, Plan, RELAPSE, RELAY, RIFTS,
-    SERVED_WITHIN_NS, Simulator, Tally,
+    SERVED_WITHIN_NS, SLEEPER, Simulator, Tally,
 };
 use std::path::Path;
 
@@ -87,6 +87,11 @@ fn a_voter_that_forgot_leaves_one_owner() {
 #[test]
 fn a_vip_that_is_given_on_twice_has_one_owner() {
     run(&RELAY, 60);
+}
+
+#[test]
+fn a_vip_of_a_node_that_never_wakes_up_is_served_by_another() {
+    run(&SLEEPER, 40);
 }
 
 #[test]

@@ -7,15 +7,15 @@ use crate::test::workspace_root;
 use anyhow::Result;
 use netft_owners::{
     CHANGES, CRASHES, CUTS, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, Plan, RELAPSE, RELAY, RIFTS,
-    SERVED_WITHIN_NS, Simulator, Tally,
+    SERVED_WITHIN_NS, SLEEPER, Simulator, Tally,
 };
 use serde_json::json;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Seeds of each part of the full form: eleven parts make more than 100 000.
-const SEEDS: u64 = 9_100;
+/// Seeds of each part of the full form: twelve parts make more than 100 000.
+const SEEDS: u64 = 8_400;
 /// How long the short form takes.
 const SHORT: Duration = Duration::from_secs(10);
 /// How often it says how far it is.
@@ -59,6 +59,7 @@ pub(super) const PARTS: &[Part] = &[
         short: false,
     },
     Part { name: "relay", run: |form| part(form, &RELAY, "a VIP is given on twice"), short: false },
+    Part { name: "sleeper", run: |form| part(form, &SLEEPER, "a node never wakes up"), short: false },
     Part { name: "mixed", run: |form| part(form, &MIXED, "everything at once"), short: true },
 ];
 

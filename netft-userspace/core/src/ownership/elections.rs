@@ -125,7 +125,11 @@ impl Elections {
 
     /// What to do with a vote request: while the leader is up and at work, it is dropped; a leader drops it while a majority
     /// acknowledges it. Consensus has no pre-vote, so a node that was cut off would depose a good leader on its return.
-    pub fn heed_vote_request(&self, now: Nanos, voters: &VoterSets) -> Heed {
+    /// A leader that asks for votes itself leads no more.
+    pub fn heed_vote_request(&mut self, now: Nanos, from: NodeId, voters: &VoterSets) -> Heed {
+        if self.leader == Some(from) {
+            self.handle_no_leader();
+        }
         if broken(Sabotage::HeedsEveryVote) {
             return Heed::Consider;
         }

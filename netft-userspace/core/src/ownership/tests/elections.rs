@@ -49,12 +49,12 @@ fn rule_11_who_sees_no_majority_does_not_stand() {
 #[test]
 fn rule_11_votes_against_a_leader_that_works_are_dropped() {
     let mut elections = Elections::new(NOW, id(2));
-    assert_eq!(elections.heed_vote_request(NOW, &voters()), Heed::Consider);
+    assert_eq!(elections.heed_vote_request(NOW, id(3), &voters()), Heed::Consider);
     elections.handle_append(NOW, id(1));
-    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS - 1, &voters()), Heed::Drop);
-    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS, &voters()), Heed::Consider);
+    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS - 1, id(3), &voters()), Heed::Drop);
+    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS, id(3), &voters()), Heed::Consider);
     elections.handle_peer(NOW, id(1), Seen::Down);
-    assert_eq!(elections.heed_vote_request(NOW + 1, &voters()), Heed::Consider);
+    assert_eq!(elections.heed_vote_request(NOW + 1, id(3), &voters()), Heed::Consider);
 }
 
 #[test]
@@ -64,9 +64,18 @@ fn rule_11_a_leader_drops_votes_while_a_majority_acknowledges_it() {
         elections.handle_peer(NOW, id(node), Seen::Up);
     }
     elections.handle_elected(NOW);
-    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS, &voters()), Heed::Consider);
+    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS, id(3), &voters()), Heed::Consider);
     elections.handle_acknowledge(NOW + NO_PROGRESS_NS, id(3));
-    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS, &voters()), Heed::Drop);
+    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS, id(3), &voters()), Heed::Drop);
     elections.handle_peer(NOW + NO_PROGRESS_NS, id(3), Seen::Down);
-    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS, &voters()), Heed::Consider);
+    assert_eq!(elections.heed_vote_request(NOW + NO_PROGRESS_NS, id(3), &voters()), Heed::Consider);
+}
+
+#[test]
+fn rule_11_a_leader_that_asks_for_votes_leads_no_more() {
+    let mut elections = Elections::new(NOW, id(2));
+    elections.handle_append(NOW, id(1));
+    assert_eq!(elections.heed_vote_request(NOW + 1, id(3), &voters()), Heed::Drop);
+    assert_eq!(elections.heed_vote_request(NOW + 1, id(1), &voters()), Heed::Consider);
+    assert_eq!(elections.heed_vote_request(NOW + 1, id(3), &voters()), Heed::Consider);
 }
