@@ -34,8 +34,8 @@ impl Tables for Memory {
     fn config(&self, _slot: u32) -> Option<&SlotConfig> {
         None
     }
-    fn generation(&self, config: &SlotConfig) -> u32 {
-        config.generation
+    fn read(&self, word: &u32) -> u32 {
+        *word
     }
     fn state(&self, _slot: u32) -> Option<&SlotState> {
         None
@@ -213,8 +213,8 @@ fn rule_8_vouching_is_noted_before_the_index_is_read() {
         fn config(&self, slot: u32) -> Option<&SlotConfig> {
             self.0.config(slot)
         }
-        fn generation(&self, config: &SlotConfig) -> u32 {
-            self.0.generation(config)
+        fn read(&self, word: &u32) -> u32 {
+            *word
         }
         fn state(&self, slot: u32) -> Option<&SlotState> {
             self.0.state(slot)

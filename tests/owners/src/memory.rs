@@ -54,8 +54,8 @@ impl Tables for Memory {
     fn config(&self, _slot: u32) -> Option<&SlotConfig> {
         None
     }
-    fn generation(&self, config: &SlotConfig) -> u32 {
-        config.generation
+    fn read(&self, word: &u32) -> u32 {
+        *word
     }
     fn state(&self, _slot: u32) -> Option<&SlotState> {
         None
