@@ -20,7 +20,7 @@ use std::sync::{Arc, mpsc};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathWish {
-    /// AF_XDP where it can be had, which is faster also when it copies; sockets elsewhere, and that is no warning.
+    /// AF_XDP where the driver needs no copy of a frame; sockets elsewhere, as they are faster than AF_XDP that copies.
     Auto,
     /// AF_XDP everywhere, with XDP in the driver where it has it.
     Xdp,
@@ -263,6 +263,9 @@ impl Bypass {
                     "XDP is attached anew as soon as every peer can be reached by another interface meanwhile".to_owned(),
                 ),
                 (_, XdpMode::None, _) => Err("no XDP program is attached".to_owned()),
+                (PathWish::Auto, XdpMode::Generic, _) => {
+                    Err("with XDP in the stack AF_XDP copies, and the kernel's sockets are faster than that".to_owned())
+                }
                 (_, _, None) => Err(format!("its MTU of {} doesn't fit into a packet buffer", interface.mtu)),
                 (_, _, Some(size)) => Ok((size, receive_queues(&interface.name).clamp(1, MAX_QUEUES))),
             };
@@ -276,7 +279,11 @@ impl Bypass {
                 let fill = fill_size(share, frame_size).ok_or_else(|| {
                     format!("datapath.buffers is too small for {sockets} sockets of {} buffers", FILL.start())
                 })?;
-                let zero_copy = if mode == XdpMode::Native { ZeroCopy::Try } else { ZeroCopy::Never };
+                let zero_copy = match (path, mode) {
+                    (PathWish::Auto, _) => ZeroCopy::Only,
+                    (_, XdpMode::Native) => ZeroCopy::Try,
+                    _ => ZeroCopy::Never,
+                };
                 let spec = |queue| Spec {
                     interface: interface.name.clone(),
                     queue,

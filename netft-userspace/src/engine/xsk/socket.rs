@@ -48,6 +48,8 @@ pub struct Spec {
 pub enum ZeroCopy {
     /// First of all.
     Try,
+    /// And nothing else.
+    Only,
     /// Not at all: generic XDP has none.
     Never,
 }
@@ -70,6 +72,11 @@ pub enum OpenError {
     /// The memory.
     #[error("no memory for packet buffers ({0}): lower datapath.buffers, or give netftd CAP_IPC_LOCK")]
     Memory(io::Error),
+    /// The driver would have its frames copied.
+    #[error(
+        "AF_XDP would copy, as the driver refuses zero copy ({0}), and the kernel's sockets are faster than that"
+    )]
+    Copies(io::Error),
     /// The kernel.
     #[error("no AF_XDP socket on queue {queue}: {error}{}", hint(error))]
     Socket {
@@ -100,6 +107,7 @@ pub fn open(spec: &Spec) -> Result<(XskPort, Bound), OpenError> {
     let deadline = Instant::now() + BUSY_PATIENCE;
     let ways: &[_] = match spec.zero_copy {
         ZeroCopy::Try => &[BindFlags::XDP_ZEROCOPY, BindFlags::XDP_COPY],
+        ZeroCopy::Only => &[BindFlags::XDP_ZEROCOPY],
         ZeroCopy::Never => &[BindFlags::XDP_COPY],
     };
     let mut why = None;
@@ -113,6 +121,11 @@ pub fn open(spec: &Spec) -> Result<(XskPort, Bound), OpenError> {
             }
             // Only the trial tells: drivers claim what they can't do.
             Err(OpenError::Socket { error, .. }) if index + 1 < ways.len() => why = Some(error.to_string()),
+            Err(OpenError::Socket { error, .. })
+                if spec.zero_copy == ZeroCopy::Only && error.raw_os_error() != Some(libc::EBUSY) =>
+            {
+                return Err(OpenError::Copies(error));
+            }
             Err(error) => return Err(error),
         }
     }
