@@ -24,7 +24,7 @@ mod sabotage;
 #[cfg(netft_sabotage)]
 pub mod sabotage;
 mod state;
-#[cfg(all(test, not(netft_sabotage)))]
+#[cfg(test)]
 mod tests;
 mod vouching;
 

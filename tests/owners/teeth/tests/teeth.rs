@@ -31,7 +31,8 @@ fn leave_out(what: Option<Without>) {
 
 /// Seeds until it must have been missed.
 fn seeds() -> u64 {
-    std::env::var("NETFT_OWNERS_SEEDS").map_or(3_000, |seeds| seeds.parse().unwrap())
+    std::env::var("NETFT_OWNERS_SEEDS")
+        .map_or(3_000, |seeds| seeds.parse().expect("NETFT_OWNERS_SEEDS is a number"))
 }
 
 fn bites(what: Without, property: Property, plan: &Plan) {

@@ -1,4 +1,5 @@
 //! Each rule by itself, in the smallest cluster that shows it. What they do together is in the simulation (`tests/owners`).
+#![cfg(not(netft_sabotage))]
 
 mod elections;
 mod pair;
