@@ -6,7 +6,6 @@ use super::*;
 use crate::heartbeat::Tables;
 use crate::map::{EngineState, NodeConfig, SlotConfig, SlotState};
 use core::sync::atomic::Ordering::Relaxed;
-use proptest::prelude::*;
 use std::vec::Vec;
 
 const MS: u64 = 1_000_000;
@@ -304,12 +303,32 @@ fn a_voter_survives_its_word() {
 /// Of each voter: id, sets, age of its stamp (0 = it never vouched).
 type Drawn = Vec<(u16, u8, u64)>;
 
-fn voters() -> impl Strategy<Value = Drawn> {
-    let sets = prop_oneof![Just(1u8), Just(2), Just(3)];
-    proptest::collection::vec((sets, 0..12 * MS), 0..=MAX_VOTERS).prop_map(|drawn| {
-        drawn.into_iter().zip(1u16..).map(|((sets, age), node)| (node, sets, age)).collect()
-    })
+/// Numbers from a seed (splitmix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+
+    fn voters(&mut self) -> Drawn {
+        let count = self.below(MAX_VOTERS as u64 + 1);
+        (1u16..)
+            .zip(0..count)
+            .map(|(node, _)| (node, [1, 2, 3][self.index(3)], self.below(12 * MS)))
+            .collect()
+    }
+
+    fn index(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).expect("below a usize")
+    }
 }
+
+/// So many draws of each property.
+const DRAWS: u64 = 20_000;
 
 fn drawn_memory(voters: &Drawn, own_loss: u64) -> Memory {
     let memory = memory();
@@ -321,9 +340,11 @@ fn drawn_memory(voters: &Drawn, own_loss: u64) -> Memory {
     memory
 }
 
-proptest! {
-    #[test]
-    fn it_agrees_with_arithmetic(voters in voters(), own_loss in 9u64..12) {
+#[test]
+fn it_agrees_with_arithmetic() {
+    for seed in 0..DRAWS {
+        let mut dice = Dice(seed);
+        let (voters, own_loss) = (dice.voters(), 9 + dice.below(3));
         let memory = drawn_memory(&voters, own_loss);
         let vouches = |&&(node, _, age): &&(u16, u8, u64)| match node {
             OWN => own_loss <= 10,
@@ -335,22 +356,28 @@ proptest! {
         };
         let ((first, first_vouching), (second, second_vouching)) = (holds(1), holds(2));
         let expected = first_vouching * 2 > first && (second == 0 || second_vouching * 2 > second);
-        prop_assert_eq!(check(&memory, 0, NOW).is_ok(), expected);
+        assert_eq!(check(&memory, 0, NOW).is_ok(), expected, "seed {seed}");
     }
+}
 
-    #[test]
-    fn time_alone_only_closes_it(voters in voters(), earlier in 0..10 * MS, later in 0..10 * MS) {
+#[test]
+fn time_alone_only_closes_it() {
+    for seed in 0..DRAWS {
+        let mut dice = Dice(seed);
+        let (voters, earlier, later) = (dice.voters(), dice.below(10 * MS), dice.below(10 * MS));
         let memory = drawn_memory(&voters, 0);
         if check(&memory, 0, NOW + earlier).is_err() {
-            prop_assert!(check(&memory, 0, NOW + earlier + later).is_err());
+            assert!(check(&memory, 0, NOW + earlier + later).is_err(), "seed {seed}");
         }
     }
+}
 
-    #[test]
-    fn two_nodes_with_disjoint_vouchers_are_never_both_let_through(
-        count in 1usize..=MAX_VOTERS,
-        side in proptest::collection::vec(any::<bool>(), MAX_VOTERS),
-    ) {
+#[test]
+fn two_nodes_with_disjoint_vouchers_are_never_both_let_through() {
+    for seed in 0..DRAWS {
+        let mut dice = Dice(seed);
+        let count = 1 + dice.index(MAX_VOTERS);
+        let side: Vec<bool> = (0..MAX_VOTERS).map(|_| dice.below(2) == 0).collect();
         let open = |mine: bool| {
             let voters = (10u16..).take(count).map(|node| (node, 1)).collect::<Vec<_>>();
             let memory = memory();
@@ -362,6 +389,6 @@ proptest! {
             }
             check(&memory, 0, NOW).is_ok()
         };
-        prop_assert!(!(open(true) && open(false)));
+        assert!(!(open(true) && open(false)), "seed {seed}");
     }
 }
