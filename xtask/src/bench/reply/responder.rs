@@ -141,8 +141,8 @@ fn store<T: Pod>(ebpf: &mut Ebpf, name: &str, index: u32, value: T) -> Result<()
         32 => {
             Array::<_, [u8; 32]>::try_from(map(ebpf, name)?)?.set(index, <[u8; 32]>::try_from(bytes)?, 0)?
         }
-        80 => {
-            Array::<_, [u8; 80]>::try_from(map(ebpf, name)?)?.set(index, <[u8; 80]>::try_from(bytes)?, 0)?
+        128 => {
+            Array::<_, [u8; 128]>::try_from(map(ebpf, name)?)?.set(index, <[u8; 128]>::try_from(bytes)?, 0)?
         }
         length => bail!("map {name} has values of {length} bytes: teach the benchmark to write them"),
     }
