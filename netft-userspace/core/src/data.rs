@@ -353,7 +353,6 @@ impl DataPlane {
         };
         let tag = tag(keys.data.send, &route.local, &route.remote, &header, frame);
         head.copy_from_slice(bytemuck::bytes_of(&wire::Data { header, tag }));
-        self.high_water.fetch_max(sequence, Relaxed);
         Ok(())
     }
 
