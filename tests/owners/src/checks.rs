@@ -168,18 +168,23 @@ impl Checks {
         Ok(())
     }
 
-    /// Whether the run is over: all faults are, and every VIP is served.
-    pub(crate) fn enough(&mut self, world: &World) -> Result<bool, Broken> {
-        if world.now_ns < self.next_ns {
-            return Ok(false);
-        }
-        self.next_ns = world.now_ns + 100_000;
+    /// After a fault began or ended, and at that very instant: a round trip may be shorter than any interval of looking, so
+    /// that a node that was looked at a little later would still be taken for cut off when it is rightly heard again.
+    pub(crate) fn note_cuts(&mut self, world: &World) {
         for node in 0..world.nodes.len() {
             let mut others = (0..world.nodes.len()).filter(|other| *other != node);
             let cut = others.all(|other| world.cuts[node][other] > 0 && world.cuts[other][node] > 0);
             let since_ns = self.cut_off_since_ns[node].unwrap_or(world.now_ns);
             self.cut_off_since_ns[node] = cut.then_some(since_ns);
         }
+    }
+
+    /// Whether the run is over: all faults are, and every VIP is served.
+    pub(crate) fn enough(&mut self, world: &World) -> Result<bool, Broken> {
+        if world.now_ns < self.next_ns {
+            return Ok(false);
+        }
+        self.next_ns = world.now_ns + 100_000;
         self.look_at_leader(world)?;
         let quiet_ns = world.case.quiet_ns();
         if world.now_ns <= quiet_ns + 1_000_000 {

@@ -158,7 +158,11 @@ impl World {
         while let Some(Reverse(event)) = self.queue.pop() {
             self.now_ns = event.at_ns;
             self.events += 1;
+            let changes_cuts = matches!(event.what, What::Begins(_) | What::Ends(_));
             let touched = self.happen(event.what);
+            if changes_cuts {
+                checks.note_cuts(self);
+            }
             if let Some(node) = touched {
                 checks.look(self, node)?;
             }

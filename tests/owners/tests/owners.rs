@@ -100,6 +100,15 @@ fn everything_together_leaves_one_owner() {
     assert!(tally.contested > 1_000 && tally.changes > 100, "{tally:?}");
 }
 
+/// In each of these a node that had been cut off for long is proven alive within 0.1 ms of the end of the cut.
+#[test]
+fn a_node_that_is_heard_again_isn_t_cut_off_any_more() {
+    for seed in [509, 1121, 1477, 3269] {
+        let outcome = Simulator::default().run(&MIXED.draw(seed));
+        assert!(outcome.is_ok(), "NETFT_OWNERS_SEED=mixed:{seed}: {outcome:?}");
+    }
+}
+
 #[test]
 fn a_case_survives_its_file() {
     let case = MIXED.draw(3);

@@ -74,6 +74,7 @@ rules! {
     rule_1_vouching_until_the_loss_is_committed: Without::Ownership(Ownership::VouchesUntilCommitted), OneOwner, RIFTS;
     rule_1_vouching_before_the_log_is_known: Without::Ownership(Ownership::VouchesFromTheStart), OneOwner, CRASHES;
     rule_2_leases_that_count_from_the_arrival: Without::Fence(Fence::CountsFromArrival), OneOwner, CUTS;
+    rule_2_leases_that_count_from_the_arrival_when_cut_off: Without::Fence(Fence::CountsFromArrival), CutOff, CUTS;
     rule_3_leases_that_never_end: Without::Fence(Fence::LeasesNeverEnd), OneOwner, CUTS;
     rule_3_leases_that_never_end_when_cut_off: Without::Fence(Fence::LeasesNeverEnd), CutOff, CUTS;
     rule_3_one_voter: Without::Fence(Fence::OneIsEnough), OneOwner, CUTS;
