@@ -84,6 +84,14 @@ impl Target {
         payload
     }
 
+    /// How the names of the counters begin that hostile ones may end in: legs never leave XDP.
+    pub fn counters(self) -> &'static [&'static str] {
+        match self {
+            Self::Legs => &["reject_"],
+            _ => &["reject_", "hello_reject_", "handshake_reject_", "data_reject_", "hello_drop_"],
+        }
+    }
+
     /// Genuine messages that may share the fate of hostile ones in `seconds`: hellos of the peer, one a second on each
     /// of two routes, with some time around the flood.
     pub fn genuine(self, seconds: u64) -> u64 {

@@ -1,4 +1,4 @@
-//! Sends frames as fast as one core can.
+//! Sends frames from one core, at a rate or as fast as it can.
 
 use super::arsenal::Ammunition;
 use crate::bench::reply::pin;
@@ -7,8 +7,8 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Frames between two looks at the clock.
-const BURST: usize = 255;
+/// Frames between two looks at the clock: an eighth of the queue of a veth (`VETH_RING_SIZE`, drivers/net/veth.c).
+const BURST: usize = 32;
 
 /// What was sent.
 pub(super) struct Shots {
@@ -27,15 +27,25 @@ impl Shots {
     }
 }
 
-/// Fires all kinds in turn for `span`, from one thread on `cpu`.
-pub(super) fn fire(port: &Port, ammunition: &[Ammunition], cpu: usize, span: Duration) -> Result<Shots> {
+/// Fires all kinds in turn for `span`, from one thread on `cpu`, at most `rate` frames a second.
+pub(super) fn fire(
+    port: &Port,
+    ammunition: &[Ammunition],
+    cpu: usize,
+    span: Duration,
+    rate: f64,
+) -> Result<Shots> {
     std::thread::scope(|scope| {
         let shooter = scope.spawn(|| {
             pin(cpu)?;
             let mut counts = vec![0u64; ammunition.len()];
             let began = Instant::now();
             let (mut number, mut refused) = (0, 0);
+            #[expect(clippy::cast_precision_loss, reason = "a small constant")]
+            let pause = Duration::try_from_secs_f64(BURST as f64 / rate)?;
+            let mut due = began;
             while began.elapsed() < span {
+                due += pause;
                 for _ in 0..BURST {
                     let kind = number % ammunition.len();
                     let frames = &ammunition[kind].frames;
@@ -45,6 +55,7 @@ pub(super) fn fire(port: &Port, ammunition: &[Ammunition], cpu: usize, span: Dur
                     }
                     number += 1;
                 }
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
             let took = began.elapsed();
             let by_kind = ammunition.iter().map(|kind| kind.kind).zip(counts.iter().copied()).collect();

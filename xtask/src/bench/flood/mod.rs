@@ -1,5 +1,6 @@
-//! `bench flood`: hostile packets as fast as one core can send them, while heartbeats go on. Nothing goes down, every
-//! packet is counted, memory stays. The rate is bounded where XDP does the work, else reported.
+//! `bench flood`: 200 000 hostile packets a second and more, while heartbeats go on. Nothing goes down, every packet is
+//! counted, memory stays. What one core can send at most is reported, not judged: beyond what the receiving core takes, the
+//! wire's queue overflows, and what it loses may be five heartbeats in a row.
 
 mod arsenal;
 mod gun;
@@ -27,6 +28,8 @@ const NETWORK: &str = "net1";
 const ATTACKERS_CPU: usize = 1;
 /// The project's bounds.
 const RATE: f64 = 200_000.0;
+/// What the attacker aims at. Late, it makes up for it.
+const PACE: f64 = 230_000.0;
 const GROWTH_KIB: f64 = 2048.0;
 /// Longest that `netft status` may take meanwhile.
 const ANSWER_MS: f64 = 1000.0;
@@ -37,33 +40,42 @@ pub(super) const PARTS: &[Part] = &[
     Part { name: "data", run: data, short: true },
     Part { name: "hellos", run: hellos, short: true },
     Part { name: "handshakes", run: handshakes, short: true },
+    Part { name: "limit", run: limit, short: false },
 ];
 
 fn legs(form: Form) -> Result<PartRecord> {
     measure_once("legs", "hostile heartbeat legs, refused in XDP", |monitor| {
-        flood(form, Target::Legs, monitor)
+        flood(form, Target::Legs, PACE, monitor)
+    })
+}
+
+fn limit(form: Form) -> Result<PartRecord> {
+    measure_once("limit", "hostile heartbeat legs, as many as one core can send", |monitor| {
+        let mut findings = flood(form, Target::Legs, f64::INFINITY, monitor)?;
+        findings.bounds.clear();
+        Ok(findings)
     })
 }
 
 fn data(form: Form) -> Result<PartRecord> {
     measure_once("data", "hostile data messages, refused by the data thread", |monitor| {
-        flood(form, Target::Data, monitor)
+        flood(form, Target::Data, PACE, monitor)
     })
 }
 
 fn hellos(form: Form) -> Result<PartRecord> {
     measure_once("hellos", "hostile hellos, refused by the data and the control thread", |monitor| {
-        flood(form, Target::Hellos, monitor)
+        flood(form, Target::Hellos, PACE, monitor)
     })
 }
 
 fn handshakes(form: Form) -> Result<PartRecord> {
     let what =
         "hostile handshake steps, refused by the data and the control thread, with new keys every second";
-    measure_once("handshakes", what, |monitor| flood(form, Target::Handshakes, monitor))
+    measure_once("handshakes", what, |monitor| flood(form, Target::Handshakes, PACE, monitor))
 }
 
-fn flood(form: Form, target: Target, monitor: &Monitor) -> Result<Findings> {
+fn flood(form: Form, target: Target, rate: f64, monitor: &Monitor) -> Result<Findings> {
     let seconds = if form == Form::Full { 60 } else { 3 };
     let bed = Bed::make(2, 2, target.settings())?;
     let ammunition = target.ammunition(&target.overhear(&bed.lab, VICTIM, IMPERSONATED, NETWORK)?);
@@ -73,18 +85,18 @@ fn flood(form: Form, target: Target, monitor: &Monitor) -> Result<Findings> {
         Ok((routes.iter().map(|r| r.sent).sum(), routes.iter().map(|r| r.completed).sum()))
     };
 
-    let before = Tally::take(&bed.lab)?;
+    let before = Tally::take(&bed.lab, target)?;
     let (began_ns, beats_before) = (boottime_ns(), hearts(VICTIM)?);
     let firing = AtomicBool::new(true);
     let (shots, slowest) = std::thread::scope(|scope| -> Result<(Shots, Duration)> {
         let asking = scope.spawn(|| ask_meanwhile(&bed, &firing));
-        let shots = gun::fire(&port, &ammunition, ATTACKERS_CPU, Duration::from_secs(seconds));
+        let shots = gun::fire(&port, &ammunition, ATTACKERS_CPU, Duration::from_secs(seconds), rate);
         firing.store(false, Ordering::Release);
         let slowest = asking.join().unwrap_or_else(|_| Err(anyhow::anyhow!("asking panicked")))?;
         Ok((shots?, slowest))
     })?;
     let beats = hearts(VICTIM)?;
-    let after = Tally::settled(&bed.lab, &before, shots.sent)?;
+    let after = Tally::settled(&bed.lab, target, &before, shots.sent)?;
     bed.wait_until_whole()?;
     let downs = bed.downs_since(began_ns);
 
@@ -157,9 +169,8 @@ fn flood(form: Form, target: Target, monitor: &Monitor) -> Result<Findings> {
             form.limit(ANSWER_MS),
         ),
     ];
-    // What isn't refused in XDP goes through the kernel's UDP on the attacker's core: its rate says what that costs.
     // In the short form other tests may have the core.
-    if target == Target::Legs && form == Form::Full {
+    if form == Form::Full {
         findings.bounds.push(Bound::at_most("packets a second wanted / sent", RATE / rate, 1.0));
     }
     Ok(findings)

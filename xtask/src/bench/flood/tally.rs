@@ -1,5 +1,6 @@
 //! What the attacked node has counted.
 
+use super::arsenal::Target;
 use super::{NETWORK, VICTIM};
 use crate::cluster;
 use crate::hostile::Port;
@@ -16,7 +17,7 @@ const STILL: Duration = Duration::from_millis(500);
 /// Numbers at one moment, or their growth.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
-    /// Every counter of refused or dropped messages that isn't 0.
+    /// Every counter of refused or dropped messages that what was fired can reach, and that isn't 0.
     pub counters: BTreeMap<String, u64>,
     /// Datagrams that found the socket's buffer full.
     pub socket_drops: u64,
@@ -27,11 +28,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub fn take(lab: &Lab) -> Result<Self> {
+    pub fn take(lab: &Lab, target: Target) -> Result<Self> {
         let status = cluster::status(lab, VICTIM)?;
         let all = status.counters.into_iter().chain(status.data.drops);
-        let refused = ["reject_", "hello_reject_", "handshake_reject_", "data_reject_", "hello_drop_"];
-        let counters = all.filter(|(name, _)| refused.iter().any(|prefix| name.starts_with(prefix)));
+        let counters =
+            all.filter(|(name, _)| target.counters().iter().any(|prefix| name.starts_with(prefix)));
         let pid = status.daemon.pid;
         let own = fs::read_to_string(format!("/proc/{pid}/status")).context("the daemon's status")?;
         let resident = own.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -45,12 +46,12 @@ impl Tally {
     }
 
     /// Once everything that was sent is accounted for, or nothing moves any more.
-    pub fn settled(lab: &Lab, before: &Self, sent: u64) -> Result<Self> {
-        let mut seen = Self::take(lab)?;
+    pub fn settled(lab: &Lab, target: Target, before: &Self, sent: u64) -> Result<Self> {
+        let mut seen = Self::take(lab, target)?;
         let mut since = Instant::now();
         while seen.since(before).sum() < sent && since.elapsed() < STILL {
             std::thread::sleep(Duration::from_millis(20));
-            let now = Self::take(lab)?;
+            let now = Self::take(lab, target)?;
             if now.since(before).sum() != seen.since(before).sum() {
                 since = Instant::now();
             }
