@@ -190,8 +190,10 @@ pub mod endpoint_flags {
 /// Length of the authenticator of hellos and handshakes in bytes.
 pub const HELLO_TAG_LEN: usize = 32;
 
-/// Length of either message of the Noise pattern NNpsk0: an ephemeral key and the tag of an empty payload.
-pub const NOISE_LEN: usize = 32 + 16;
+/// Length of what handshakes carry in secret: the sender's security level (0 clear, 1 signed, 2 encrypted), then zeros.
+pub const SECRET_LEN: usize = 8;
+/// Length of either message of the Noise pattern NNpsk0: an ephemeral key, [`SECRET_LEN`] bytes, and their tag.
+pub const NOISE_LEN: usize = 32 + SECRET_LEN + 16;
 
 /// One step of a handshake, followed by an authenticator as a hello's. Both steps have the same length.
 #[repr(C)]
@@ -213,30 +215,34 @@ pub struct Handshake {
 
 /// A data message: this, then one Ethernet frame as `netft0` sent it; or a probe: this, then [`PROBE_LEN`] bytes.
 ///
-/// The tag is SipHash-2-4 over both IP addresses, the header, then what follows, with the direction's data key.
+/// The tag is before what it covers, so that both are made in place; how, depends on the level that the sender has told for
+/// these keys (`docs/wire-format.md`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Data {
     /// Kind [`kind::DATA`] or [`kind::PROBE`]; the sequence feeds the receiver's anti-replay window.
     pub header: Header,
-    /// Truncated authenticator.
-    pub tag: u64,
+    /// Authenticator.
+    pub tag: [u8; DATA_TAG_LEN],
 }
+
+/// Length of a data message's authenticator in bytes.
+pub const DATA_TAG_LEN: usize = 16;
 
 /// Bytes after the [`Data`] of a probe: chosen by who solicits it, returned by who answers.
 pub const PROBE_LEN: usize = 8;
 
-/// Bytes that carrying a frame adds to its inner IP packet on the wire, at most: outer IPv6 40, UDP 8, [`Data`] 40,
-/// 8 more that an AEAD tag will need, and the inner Ethernet header with one VLAN tag 18.
-pub const ENCAPSULATION_BYTES: u16 = 40 + 8 + 40 + 8 + 18;
+/// Bytes that carrying a frame adds to its inner IP packet on the wire, at most: outer IPv6 40, UDP 8, [`Data`] 48, and
+/// the inner Ethernet header with one VLAN tag 18.
+pub const ENCAPSULATION_BYTES: u16 = 40 + 8 + 48 + 18;
 
 const _: () = {
     assert!(size_of::<Header>() == 32);
     assert!(size_of::<Heartbeat>() == 88);
     assert!(size_of::<Hello>() == 168);
     assert!(size_of::<HelloEndpoint>() == 48);
-    assert!(size_of::<Handshake>() == 112);
-    assert!(size_of::<Data>() == 40);
+    assert!(size_of::<Handshake>() == 120);
+    assert!(size_of::<Data>() == 48);
 };
 
 #[cfg(test)]

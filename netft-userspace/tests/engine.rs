@@ -9,7 +9,7 @@ use netft_core::keys::{Directions, SessionKeys};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
 use netft_core::session::LiveKeys;
 use netft_core::types::{
-    LinkState, NodeId, RouteClass, RouteReason, RouteState, Slot, Timing, address_bytes,
+    Level, LinkState, NodeId, RouteClass, RouteReason, RouteState, Slot, Timing, address_bytes,
 };
 use netft_userspace::engine::{
     DatapathOptions, Engine, EngineInput, EngineOptions, InterfaceReport, StopMode, Wait, XdpMode,
@@ -165,9 +165,10 @@ fn address(id: u16, network: u16) -> IpAddr {
 
 /// Keys of data, as a handshake would make them.
 fn session(id: u16, epoch: u32) -> LiveKeys {
-    let key = |from: u16| [u64::from(from), epoch.into()];
-    let both = Directions { send: key(id), receive: key(3 - id) };
-    LiveKeys { current: Some(SessionKeys { epoch, heartbeat: both, data: both }), other: None }
+    let node = |id| NodeId::new(id).unwrap();
+    let signed = Directions { send: Level::Signed, receive: Level::Signed };
+    let keys = SessionKeys::of_secret(b"a secret", node(id), node(3 - id), signed);
+    LiveKeys { current: Some(SessionKeys { epoch, ..keys }), other: None }
 }
 
 /// What membership would make of hellos: slot = network number, the same at both ends.

@@ -5,7 +5,7 @@ use netft_core::data::{DataPlane, DataRoute, HEADROOM};
 use netft_core::keys::{Directions, SessionKeys};
 use netft_core::offload::Checksum;
 use netft_core::session::LiveKeys;
-use netft_core::types::NodeId;
+use netft_core::types::{Level, NodeId, Slot};
 use std::collections::BTreeSet;
 
 const ROUTE: DataRoute = DataRoute { local: [1; 16], remote: [2; 16], remote_slot: 3 };
@@ -14,24 +14,28 @@ fn node(id: u16) -> NodeId {
     NodeId::new(id).expect("1 to 255")
 }
 
-fn keys(send: [u64; 2], receive: [u64; 2]) -> LiveKeys {
-    let both = Directions { send, receive };
-    LiveKeys { current: Some(SessionKeys { epoch: 5, heartbeat: both, data: both }), other: None }
+fn keys(own: u16, level: Level) -> LiveKeys {
+    let both = Directions { send: level, receive: level };
+    let keys = SessionKeys::of_secret(b"the fuzzers' secret", node(own), node(3 - own), both);
+    LiveKeys { current: Some(SessionKeys { epoch: 5, ..keys }), other: None }
 }
 
-fn planes() -> (DataPlane, DataPlane) {
+fn planes(level: Level) -> (DataPlane, DataPlane) {
     let (mut sender, mut receiver) =
         (DataPlane::new(7, node(1), 0, 1_000), DataPlane::new(7, node(2), 0, 1_000));
-    sender.set_session(node(2), &keys([1, 2], [3, 4]));
-    receiver.set_session(node(1), &keys([3, 4], [1, 2]));
+    sender.set_session(node(2), &keys(1, level));
+    receiver.set_session(node(1), &keys(2, level));
+    let DataRoute { local, remote, remote_slot } = ROUTE;
+    let slot = Slot::new(remote_slot).expect("in range");
+    receiver.set_way(slot, node(1), &DataRoute { local: remote, remote: local, remote_slot });
     (sender, receiver)
 }
 
 pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
-    let (mut sender, _) = planes();
-    [("empty", 0), ("short", 60), ("full", 1400)]
+    [("empty", 0, Level::Signed), ("short", 60, Level::Encrypted), ("full", 1400, Level::Signed)]
         .into_iter()
-        .map(|(name, len)| {
+        .map(|(name, len, level)| {
+            let (mut sender, _) = planes(level);
             let mut datagram = vec![0; HEADROOM];
             datagram.extend((0..len).map(|i| u8::try_from(i % 251).unwrap_or(0)));
             sender.seal(node(2), &ROUTE, Checksum::Complete, &mut datagram).expect("a session");
@@ -41,13 +45,20 @@ pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 pub fn target(inputs: &[Vec<u8>], adversary: Adversary) -> impl FnMut(&[u8]) + use<> {
-    let (_, mut receiver) = planes();
-    let stale = |bytes: &&Vec<u8>| planes().1.open(ROUTE.remote, ROUTE.local, bytes).is_err();
+    const LEVELS: [Level; 2] = [Level::Signed, Level::Encrypted];
+    let mut receivers = LEVELS.map(|level| planes(level).1);
+    let opens = |plane: &mut DataPlane, bytes: &[u8]| {
+        plane.open(ROUTE.remote, ROUTE.local, &mut bytes.to_vec()).is_ok()
+    };
+    let stale = |bytes: &&Vec<u8>| !LEVELS.iter().any(|level| opens(&mut planes(*level).1, bytes));
     assert_eq!(inputs.iter().find(stale), None, "the wire format has changed: write the corpus anew");
     let genuine: BTreeSet<Vec<u8>> = inputs.iter().cloned().collect();
     let mut opened = BTreeSet::new();
     move |bytes| {
-        if receiver.open(ROUTE.remote, ROUTE.local, bytes).is_ok() {
+        for receiver in &mut receivers {
+            if !opens(receiver, bytes) {
+                continue;
+            }
             if adversary == Adversary::Blind {
                 assert!(genuine.contains(bytes), "a forgery was opened");
             }

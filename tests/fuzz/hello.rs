@@ -7,7 +7,7 @@ use netft_core::keys::{Keyring, Secret};
 use netft_core::membership::{
     HelloTransmit, Interface, Membership, MembershipCommand, MembershipConfig, PeerConfig,
 };
-use netft_core::types::{InterfaceNumber, LinkState, NodeId, Timing};
+use netft_core::types::{InterfaceNumber, Level, LinkState, NodeId, Timing};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -45,6 +45,7 @@ fn node(id: u16) -> Membership {
         cross_subnet: timing,
         cross_site: timing,
         key_period_ns: 600_000 * MS,
+        level: Level::Signed,
     };
     let byte = id.to_le_bytes()[0];
     let seed = AdapterSeed::new([2, 0, 0, 0, 0, byte], None);

@@ -2,7 +2,7 @@
 //! all that happens.
 
 use crate::support::{PATIENCE, cluster, downs, eventually, options, output_of, whole};
-use netft_common::wire::{HELLO_TAG_LEN, Handshake, Header, Heartbeat, NOISE_LEN, kind};
+use netft_common::wire::{DATA_TAG_LEN, HELLO_TAG_LEN, Handshake, Header, Heartbeat, NOISE_LEN, kind};
 use netft_core::membership::HelloReject;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -345,11 +345,11 @@ fn of_legs(leg: &Message) -> Vec<Sort> {
 }
 
 fn of_data(data: &Message) -> Vec<Sort> {
-    const TAGGED: usize = HEADER + 8;
+    const TAGGED: usize = HEADER + DATA_TAG_LEN;
     let mut sorts = Sorts { list: Vec::new(), message: data, path: data.spoofed() };
     sorts.add("data replayed", "data_reject_replay", |data, _| data.payload.clone());
     sorts.add("data cut in the tag", "data_reject_malformed", |data, number| {
-        data.payload[..HEADER + usize::try_from(number % 8).unwrap()].to_vec()
+        data.payload[..HEADER + usize::try_from(number).unwrap() % DATA_TAG_LEN].to_vec()
     });
     sorts.add("data cut in the header", "reject_truncated", |data, number| {
         data.payload[..12 + usize::try_from(number % 20).unwrap()].to_vec()
@@ -370,10 +370,13 @@ fn of_data(data: &Message) -> Vec<Sort> {
         header.source = 9 + u16::try_from(number).unwrap();
     });
     sorts.header("data for another node", "data_reject_destination", |header, _| header.destination = 3);
+    sorts.header("data that names another route", "data_reject_route", |header, number| {
+        header.slot = 900 + u32::try_from(number).unwrap();
+    });
     sorts.header("data of another session", "data_reject_epoch", |header, _| header.key_epoch ^= 1);
     sorts.header("data of another cluster", "data_reject_other_cluster", |header, _| header.cluster_id ^= 1);
     sorts.path.source = elsewhere(data.path.source);
-    sorts.header("data from another address", "data_reject_tag", |header, number| {
+    sorts.header("data from another address", "data_reject_route", |header, number| {
         header.sequence += 4_000_000_000 + number;
     });
     sorts.list

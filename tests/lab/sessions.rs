@@ -2,24 +2,38 @@
 
 use crate::support::{PATIENCE, cluster, downs, eventually, options, whole};
 use netft_core::data::DataReject;
+use netft_core::types::Level;
+use netft_userspace::control::Request;
+use netft_userspace::listing::{Nodes, Reload, Session};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
-use xtask::cluster::{adapter, nodes, status};
+use xtask::cluster::{adapter, ask, nodes, status};
 use xtask::hostile::{Overheard, Port};
 use xtask::lab::{Lab, boottime_ns, timing_lock};
 use xtask::traffic::{Flow, FlowSpec};
 
+fn session(lab: &Lab, node: &str, peer: &str) -> Session {
+    let listed: Nodes = ask(lab, node, Request::Nodes).unwrap();
+    let found = listed.nodes.into_iter().find(|listed| listed.name == peer);
+    found.expect("every node is listed").session.expect("there is a session")
+}
+
 /// The keys that a node uses with another: epoch, and how often they were replaced.
 fn keys(lab: &Lab, node: &str, peer: &str) -> (String, u64) {
-    let listed = xtask::cluster::ask::<netft_userspace::listing::Nodes>(
-        lab,
-        node,
-        netft_userspace::control::Request::Nodes,
-    );
-    let found = listed.unwrap().nodes.into_iter().find(|listed| listed.name == peer);
-    let session = found.expect("every node is listed").session.expect("there is a session");
+    let session = session(lab, node, peer);
     (session.epoch, session.renewals)
+}
+
+/// Changes the level at which a running node sends.
+fn set_level(lab: &Lab, node: &str, level: Level) {
+    let file = lab.folder(node).unwrap().join("netft.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("level = ")).collect();
+    let kept = kept.join("\n").replace("[security]", &format!("[security]\nlevel = \"{level}\""));
+    std::fs::write(&file, kept).unwrap();
+    let done: Reload = ask(lab, node, Request::Reload { dry_run: false }).unwrap();
+    assert!(done.applied && done.changes.len() == 1, "{done:?}");
 }
 
 /// What was refused for its keys, its tag or its sequence, anywhere.
@@ -97,4 +111,54 @@ fn a_restarted_daemon_has_new_keys_and_takes_nothing_that_was_recorded_before() 
         eventually("all of them were refused", PATIENCE, || (count() == refused + 20).then_some(()));
         assert_eq!(downs(&lab, killed.before_ns), Vec::<String>::new());
     }
+}
+
+#[test]
+fn levels_change_node_by_node_with_no_route_down_and_no_frame_lost_or_refused() {
+    let _alone = timing_lock().unwrap();
+    let lab = cluster(&options(2, 2));
+    let limit = Duration::from_secs(120);
+    let flows = [("n1", "n2"), ("n2", "n1")].map(|(from, to)| {
+        let destination = adapter(&lab, to).unwrap().ipv4.into();
+        Flow::udp(&lab, &FlowSpec::kilohertz(from, to, destination, limit)).unwrap()
+    });
+    assert!(flows.iter().all(|flow| flow.wait_for_arrival(0, PATIENCE)));
+    let (from_ns, refused_before) = (boottime_ns(), refused(&lab));
+    let mut levels = [Level::Signed; 2];
+    // Each to each, and from either end.
+    for (node, level) in [
+        (0, Level::Encrypted),
+        (1, Level::Encrypted),
+        (1, Level::Clear),
+        (0, Level::Clear),
+        (0, Level::Signed),
+        (1, Level::Signed),
+    ] {
+        let names = ["n1", "n2"];
+        set_level(&lab, names[node], level);
+        levels[node] = level;
+        eventually("both ends know", PATIENCE, || {
+            let of = |node: usize| {
+                let session = session(&lab, names[node], names[1 - node]);
+                (session.sends, session.receives) == (levels[node], levels[1 - node])
+            };
+            (of(0) && of(1)).then_some(())
+        });
+        for node in [0, 1] {
+            let daemon = status(&lab, names[node]).unwrap().daemon;
+            assert_eq!(daemon.security_level, levels[node]);
+            let theirs = daemon.other_levels.get(names[1 - node]).copied();
+            assert_eq!(theirs, (levels[0] != levels[1]).then_some(levels[1 - node]), "named if it differs");
+        }
+        let now_ns = boottime_ns();
+        assert!(flows.iter().all(|flow| flow.wait_for_arrival(now_ns, PATIENCE)), "{node} {level}");
+    }
+    let to_ns = boottime_ns();
+    assert!(flows.iter().all(|flow| flow.wait_for_arrival(to_ns, PATIENCE)));
+    for flow in &flows {
+        let report = flow.report(from_ns, to_ns);
+        assert_eq!((report.lost, report.duplicated), (0, 0), "{report:?}");
+    }
+    assert_eq!(refused(&lab), refused_before, "what one sends, the other has accepted before");
+    assert_eq!(downs(&lab, from_ns), Vec::<String>::new());
 }

@@ -3,7 +3,7 @@
 //! HKDF-SHA256 (RFC 5869), the cluster id as salt of what comes from the secret. Each purpose has its own label, and each key
 //! of a session names both nodes in the direction of travel.
 
-use crate::types::{NodeId, address_bytes};
+use crate::types::{Level, NodeId, address_bytes};
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use netft_common::map::KeySet;
@@ -55,7 +55,7 @@ pub struct Life {
 }
 
 /// A key for each direction.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Directions<T> {
     /// Of what we send.
     pub send: T,
@@ -68,10 +68,14 @@ pub struct Directions<T> {
 pub struct SessionKeys {
     /// Names them on the wire; never 0.
     pub epoch: u32,
+    /// The level at which each end sends data with these keys.
+    pub level: Directions<Level>,
     /// Of heartbeats.
     pub heartbeat: Directions<[u64; 2]>,
-    /// Of data.
-    pub data: Directions<[u64; 2]>,
+    /// Of data at level clear: SipHash.
+    pub header: Directions<[u64; 2]>,
+    /// Of data at the other levels: AES-256-GCM.
+    pub data: Directions<[u8; 32]>,
 }
 
 impl fmt::Debug for SessionKeys {
@@ -82,20 +86,35 @@ impl fmt::Debug for SessionKeys {
 
 impl SessionKeys {
     /// From what a handshake gave to `own` and `peer`.
-    pub fn derive(secrets: &Hkdf<Sha256>, own: NodeId, peer: NodeId) -> Self {
+    pub fn derive(secrets: &Hkdf<Sha256>, own: NodeId, peer: NodeId, level: Directions<Level>) -> Self {
         let mut epoch = [0; 4];
         expand(secrets, &[b"netft 1 epoch"], &mut epoch);
-        let key = |label: &[u8], from: NodeId, to: NodeId| {
-            let mut key = [0; 16];
-            expand(secrets, &[label, &from.get().to_le_bytes(), &to.get().to_le_bytes()], &mut key);
-            words(key)
+        let fill = |label: &[u8], from: NodeId, to: NodeId, key: &mut [u8]| {
+            expand(secrets, &[label, &from.get().to_le_bytes(), &to.get().to_le_bytes()], key);
         };
-        let both = |label| Directions { send: key(label, own, peer), receive: key(label, peer, own) };
+        let siphash = |label: &[u8]| {
+            let key = |from, to| {
+                let mut key = [0; 16];
+                fill(label, from, to, &mut key);
+                words(key)
+            };
+            Directions { send: key(own, peer), receive: key(peer, own) }
+        };
+        let (mut send, mut receive) = ([0; 32], [0; 32]);
+        fill(b"netft 1 data", own, peer, &mut send);
+        fill(b"netft 1 data", peer, own, &mut receive);
         Self {
             epoch: u32::from_le_bytes(epoch).max(1),
-            heartbeat: both(b"netft 1 heartbeat"),
-            data: both(b"netft 1 data"),
+            level,
+            heartbeat: siphash(b"netft 1 heartbeat"),
+            header: siphash(b"netft 1 header"),
+            data: Directions { send, receive },
         }
+    }
+
+    /// Those that `derive` makes of a secret that both ends have anyway: for tests and measurements.
+    pub fn of_secret(secret: &[u8], own: NodeId, peer: NodeId, level: Directions<Level>) -> Self {
+        Self::derive(&Hkdf::new(None, secret), own, peer, level)
     }
 
     /// As XDP must have them, not to send with yet.
@@ -193,6 +212,8 @@ mod tests {
         Keyring::new(&Secret::new(secret).unwrap(), cluster)
     }
 
+    const SIGNED: Directions<Level> = Directions { send: Level::Signed, receive: Level::Signed };
+
     fn node(id: u16) -> NodeId {
         NodeId::new(id).unwrap()
     }
@@ -200,16 +221,18 @@ mod tests {
     #[test]
     fn both_ends_derive_the_same_keys_and_no_direction_or_purpose_shares_one() {
         let secrets = Hkdf::new(Some(b"salt"), b"secret");
-        let a = SessionKeys::derive(&secrets, node(1), node(2));
-        let b = SessionKeys::derive(&secrets, node(2), node(1));
+        let a = SessionKeys::derive(&secrets, node(1), node(2), SIGNED);
+        let b = SessionKeys::derive(&secrets, node(2), node(1), SIGNED);
         assert_eq!(a.epoch, b.epoch);
         assert_eq!((a.heartbeat.send, a.heartbeat.receive), (b.heartbeat.receive, b.heartbeat.send));
         assert_eq!((a.data.send, a.data.receive), (b.data.receive, b.data.send));
-        let all = [a.heartbeat.send, a.heartbeat.receive, a.data.send, a.data.receive];
+        assert_eq!((a.header.send, a.header.receive), (b.header.receive, b.header.send));
+        assert_ne!(a.data.send, a.data.receive);
+        let all = [a.heartbeat.send, a.heartbeat.receive, a.header.send, a.header.receive];
         for (at, key) in all.iter().enumerate() {
             assert!(!all[..at].contains(key));
         }
-        let other = SessionKeys::derive(&Hkdf::new(Some(b"salt"), b"secreT"), node(1), node(2));
+        let other = SessionKeys::derive(&Hkdf::new(Some(b"salt"), b"secreT"), node(1), node(2), SIGNED);
         assert!(other.epoch != a.epoch && !all.contains(&other.heartbeat.send));
     }
 

@@ -155,6 +155,45 @@ pub enum RouteClass {
     CrossSite,
 }
 
+/// How cluster traffic is protected. Heartbeats, hellos and handshakes always are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Only headers are authenticated: who is on the path can read and change what is in a frame.
+    Clear,
+    /// Nobody can change a frame.
+    #[default]
+    Signed,
+    /// Nobody can read one either.
+    Encrypted,
+}
+
+impl Level {
+    /// As a handshake says it.
+    pub fn to_wire(self) -> u8 {
+        match self {
+            Self::Clear => 0,
+            Self::Signed => 1,
+            Self::Encrypted => 2,
+        }
+    }
+
+    /// `None` for one that doesn't exist.
+    pub fn from_wire(level: u8) -> Option<Self> {
+        [Self::Clear, Self::Signed, Self::Encrypted].into_iter().find(|known| known.to_wire() == level)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clear => "clear",
+            Self::Signed => "signed",
+            Self::Encrypted => "encrypted",
+        })
+    }
+}
+
 /// Pace and patience of heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {

@@ -12,6 +12,15 @@ pub(super) fn text(status: &Status) -> String {
     };
     let Status { cluster, node, daemon, engine, adapter, .. } = status;
     line("cluster", format!("{} (id {}), {}", cluster.name, cluster.id, daemon.security_level));
+    for (peer, level) in &daemon.other_levels {
+        let own = daemon.security_level;
+        line(
+            "",
+            format!(
+                "! {peer} sends cluster traffic {level}, this node {own}: make security.level the same on both"
+            ),
+        );
+    }
     let site = node.site.as_ref().map(|site| format!(", site {site}")).unwrap_or_default();
     line("node", format!("{} (id {}){site}: {}", node.name, node.id, word(node.state)));
     line(

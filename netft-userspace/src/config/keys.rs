@@ -51,8 +51,8 @@ pub const KEYS: &[Key] = &[
     key(
         "security.level",
         "\"signed\"",
-        Restart,
-        "Only \"signed\" in this version: everything is authenticated, nothing is encrypted.",
+        Live,
+        "How this node sends cluster traffic: \"clear\", \"signed\" or \"encrypted\"; the rest is always authenticated.",
     ),
     key(
         "security.key_file",

@@ -23,7 +23,7 @@ pub use units::{format_duration, format_size, parse_duration, parse_size};
 use crate::engine::{DatapathOptions, Wait};
 use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{MembershipConfig, NetworkOverride, PeerConfig};
-use netft_core::types::{Nanos, NodeId, Timing};
+use netft_core::types::{Level, Nanos, NodeId, Timing};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,6 +53,8 @@ pub struct Config {
     pub peers: BTreeMap<String, PeerConfig>,
     /// `security.key_file`, absolute.
     pub key_file: PathBuf,
+    /// `security.level`.
+    pub level: Level,
     /// `security.rekey`: how long a session's keys are used, nanoseconds.
     pub key_period_ns: Nanos,
     /// `heartbeat.same_subnet`.
@@ -176,6 +178,7 @@ impl Config {
             cross_subnet: self.cross_subnet,
             cross_site: self.cross_site,
             key_period_ns: self.key_period_ns,
+            level: self.level,
         }
     }
 
@@ -203,7 +206,7 @@ impl Config {
             entries.push((format!("peer.{name}.id"), json!(peer.id)));
             entries.push((format!("peer.{name}.site"), json!(peer.site)));
         }
-        entries.push(("security.level".into(), json!("signed")));
+        entries.push(("security.level".into(), json!(self.level)));
         entries.push(("security.key_file".into(), json!(self.key_file)));
         entries.push(("security.rekey".into(), json!(format_duration(self.key_period_ns))));
         for (class, timing) in [

@@ -8,7 +8,7 @@ use netft_common::wire::{IFNAME_LEN, NAME_LEN};
 use netft_core::carry::Policy;
 use netft_core::detect::DampingConfig;
 use netft_core::membership::{NetworkOverride, PeerConfig, Role};
-use netft_core::types::{Nanos, NodeId, Timing};
+use netft_core::types::{Level, Nanos, NodeId, Timing};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -66,6 +66,7 @@ fn defaults(file: &Path) -> Config {
         peers: BTreeMap::new(),
         key_file: beside(file, "secret"),
         key_period_ns: 600 * SECOND,
+        level: Level::Signed,
         same_subnet: Timing { delay_ns: MS, threshold: 5 },
         cross_subnet: Timing { delay_ns: 10 * MS, threshold: 10 },
         cross_site: Timing { delay_ns: 100 * MS, threshold: 10 },
@@ -202,7 +203,7 @@ impl Reader<'_> {
                     _ => peer.site = Some(name(value, "a site name", NAME_LEN)?),
                 }
             }
-            ["security", "level"] => level(string(value)?)?,
+            ["security", "level"] => config.level = level(string(value)?)?,
             ["security", "key_file"] => config.key_file = beside(file, string(value)?),
             ["security", "rekey"] => config.key_period_ns = duration(value, KEY_PERIOD_NS, "1s to 24h")?,
             ["heartbeat", class, key] => {
@@ -554,17 +555,13 @@ fn path(text: &str) -> Result<PathWish, String> {
     }
 }
 
-fn level(text: &str) -> Result<(), String> {
-    match text {
-        "signed" => Ok(()),
-        "encrypted" => {
-            Err("\"encrypted\" is not available in this version: use \"signed\" (every packet is \
-                            authenticated, cluster traffic is readable on the wire)"
-                .into())
-        }
-        "clear" => Err("\"clear\" is not available in this version: use \"signed\"".into()),
-        other => Err(format!("\"{other}\" is not a security level: use \"signed\"")),
-    }
+fn level(text: &str) -> Result<Level, String> {
+    [Level::Clear, Level::Signed, Level::Encrypted]
+        .into_iter()
+        .find(|level| level.to_string() == text)
+        .ok_or_else(|| {
+            format!("\"{text}\" is not a security level: use \"clear\", \"signed\" or \"encrypted\"")
+        })
 }
 
 fn role_help() -> String {

@@ -8,7 +8,8 @@ use crate::listing::{
 };
 use netft_core::detect::RouteView;
 use netft_core::membership::{EndpointView, RouteInfo};
-use netft_core::types::{LinkState, Nanos, NodeState, RouteClass, RouteReason, RouteState, Timing};
+use netft_core::types::{Level, LinkState, Nanos, NodeState, RouteClass, RouteReason, RouteState, Timing};
+use std::collections::BTreeMap;
 
 impl Daemon {
     /// `netft status`.
@@ -36,7 +37,8 @@ impl Daemon {
                 started: clock.format(self.started_ns),
                 uptime_s: crate::sys::boottime().saturating_sub(self.started_ns) / 1_000_000_000,
                 config_file: config.file.display().to_string(),
-                security_level: "signed".to_owned(),
+                security_level: config.level,
+                other_levels: self.other_levels(),
                 adopted_routes: self.adopted_routes,
             },
             engine: Engine {
@@ -81,6 +83,13 @@ impl Daemon {
             },
             counters: counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         }
+    }
+
+    /// Peers whose level differs from ours, as they said when keys were agreed on.
+    fn other_levels(&self) -> BTreeMap<String, Level> {
+        let peers = self.membership.peers().into_iter();
+        let levels = peers.filter_map(|peer| Some((peer.name, peer.keys?.level.receive)));
+        levels.filter(|(_, level)| *level != self.config.level).collect()
     }
 
     fn own_state(&self) -> NodeState {
@@ -145,6 +154,8 @@ impl Daemon {
                 session: peer.keys.map(|keys| Session {
                     epoch: format!("{:08x}", keys.epoch),
                     since: clock.format(keys.since_ns),
+                    sends: keys.level.send,
+                    receives: keys.level.receive,
                     renewals: keys.renewals,
                 }),
                 endpoints: peer.endpoints.iter().map(endpoint).collect(),

@@ -17,7 +17,7 @@ pub use time::{Clock, format_time, parse_time, unix_now_ns};
 use crate::config::Change;
 use crate::engine::PathReport;
 use netft_core::membership::{self, Role};
-use netft_core::types::{LinkState, Nanos, NodeState, RouteClass, RouteReason, RouteState};
+use netft_core::types::{Level, LinkState, Nanos, NodeState, RouteClass, RouteReason, RouteState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -84,6 +84,10 @@ pub struct Session {
     pub epoch: String,
     /// Since when they are in use.
     pub since: String,
+    /// How this node protects cluster traffic to the other.
+    pub sends: Level,
+    /// How the other does.
+    pub receives: Level,
     /// How often keys were replaced since both nodes met.
     pub renewals: u64,
 }

@@ -3,7 +3,7 @@
 use super::Adapter;
 use crate::engine::{DataThread, PathReport, Wait, XdpMode};
 use netft_core::carry::Policy;
-use netft_core::types::{LinkState, NodeState};
+use netft_core::types::{Level, LinkState, NodeState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -73,7 +73,9 @@ pub struct Daemon {
     /// Its configuration file.
     pub config_file: String,
     /// Security level in effect.
-    pub security_level: String,
+    pub security_level: Level,
+    /// Peers that protect cluster traffic otherwise, by name.
+    pub other_levels: BTreeMap<String, Level>,
     /// Routes taken over from an earlier daemon at the start.
     pub adopted_routes: usize,
 }

@@ -8,11 +8,13 @@ use crate::queue::{Kind, Store};
 use crate::types::{Nanos, Slot};
 use crate::world::World;
 use netft_common::map::{ActiveRoute, Standing};
+use netft_common::wire::NO_SLOT;
 use netft_core::carry::{Evidence, Keep, Outlet, Outlets, Policy, flow_of};
 use netft_core::data::{DataPlane, DataReject, DataRoute, HEADROOM, Message};
 use netft_core::keys::{Directions, SessionKeys};
 use netft_core::offload::Checksum;
 use netft_core::session::LiveKeys;
+use netft_core::types::Level;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// From a store of the detection thread until the data thread looks, at most.
@@ -67,10 +69,12 @@ impl Traffic {
             let mut plane = DataPlane::new(5, node.id, 0, 0);
             let mut outlets = vec![Outlets::default(); nodes.len()];
             for watch in &node.watches {
-                let key = |from: usize, to: usize| [from as u64 + 1, to as u64 + 1];
-                let both = Directions { send: key(index, watch.peer), receive: key(watch.peer, index) };
-                let keys = SessionKeys { epoch: 7, heartbeat: both, data: both };
+                let signed = Directions { send: Level::Signed, receive: Level::Signed };
+                let keys = SessionKeys::of_secret(b"simulated", node.id, node_id(watch.peer), signed);
                 plane.set_session(node_id(watch.peer), &LiveKeys { current: Some(keys), other: None });
+                let [local, remote] = [index, watch.peer].map(|node| address(node, watch.network));
+                let remote_slot = NO_SLOT;
+                plane.set_way(watch.slot, node_id(watch.peer), &DataRoute { local, remote, remote_slot });
                 // Less than 16 apart, so that all of them carry traffic that is spread.
                 let metric = u32::try_from(watch.network).unwrap_or(0);
                 outlets[watch.peer].set(Outlet { slot: watch.slot, metric });
@@ -230,13 +234,13 @@ impl World {
 
     /// A packet arrives, or is lost on the doorstep.
     pub(crate) fn packet_arrives(&mut self, flight: u32, checks: &mut Checks) {
-        let Flight { from, to, network, number, datagram } = self.traffic.flights.take(flight);
+        let Flight { from, to, network, number, mut datagram } = self.traffic.flights.take(flight);
         let (from, to, network) = (usize::from(from), usize::from(to), usize::from(network));
         if !self.networks.arrives(to, network) || self.networks.is_frozen(to) {
             return;
         }
         let plane = &mut self.traffic.ends[to].plane;
-        match plane.open(address(to, network), address(from, network), &datagram) {
+        match plane.open(address(to, network), address(from, network), &mut datagram) {
             Ok(opened) => {
                 let whole = matches!(opened.message, Message::Frame(frame, _) if frame.len() == PACKET);
                 assert!(whole && opened.peer == node_id(from), "what was sealed is what is opened");

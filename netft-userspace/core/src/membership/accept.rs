@@ -209,14 +209,14 @@ impl Membership {
         self.renew_challenge(name);
         // The keys of another life are no longer good for anything.
         self.remove_keys(name);
-        let period_ns = self.config.key_period_ns;
+        let (period_ns, level) = (self.config.key_period_ns, self.config.level);
         let Some(peer) = self.peers.get_mut(name) else { return };
         let (hello, leaving) = (incoming.hello, incoming.has(flags::LEAVING));
         let part = Part::of(self.config.id, id);
         peer.session = Some(Session {
             life: incoming.life,
             since_ns: now,
-            exchange: Exchange::new(now, part, hello.header.sequence, period_ns),
+            exchange: Exchange::new(now, part, hello.header.sequence, period_ns, level),
             installed: LiveKeys::default(),
             heard: key,
             newest_sequence: hello.header.sequence,

@@ -144,11 +144,18 @@ impl Membership {
         }
     }
 
-    /// Another time for keys, from the configuration.
-    pub(super) fn set_key_period(&mut self) {
-        let period_ns = self.config.key_period_ns;
-        for session in self.peers.values_mut().filter_map(|peer| peer.session.as_mut()) {
+    /// Another time for keys, or another level, from the configuration.
+    pub(super) fn set_security(&mut self, now: Nanos) {
+        let (period_ns, level) = (self.config.key_period_ns, self.config.level);
+        for peer in self.peers.values_mut() {
+            let Some(session) = &mut peer.session else { continue };
+            let before = session.exchange.wish();
             session.exchange.set_period(period_ns);
+            session.exchange.set_level(now, level);
+            if session.exchange.wish() != before {
+                // Who doesn't start handshakes asks for one.
+                peer.routes.values_mut().for_each(|route| route.hurry(now));
+            }
         }
     }
 

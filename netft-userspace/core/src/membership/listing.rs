@@ -114,8 +114,8 @@ impl Peer {
             session_since_ns: session.map(|session| session.since_ns),
             keys: session.and_then(|session| {
                 let exchange = &session.exchange;
-                let since_ns = exchange.since_ns()?;
-                Some(KeysView { epoch: exchange.epoch(), since_ns, renewals: exchange.renewals() })
+                let (since_ns, level) = (exchange.since_ns()?, exchange.levels()?);
+                Some(KeysView { epoch: exchange.epoch(), since_ns, level, renewals: exchange.renewals() })
             }),
             leaving: session.is_some_and(|session| session.leaving),
             adapter: session.map(|session| session.said.adapter),

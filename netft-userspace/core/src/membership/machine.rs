@@ -209,7 +209,7 @@ impl Membership {
             self.hurry_all(now);
         }
         self.config = config;
-        self.set_key_period();
+        self.set_security(now);
         self.refresh(now);
         self.speak(now);
         Ok(())

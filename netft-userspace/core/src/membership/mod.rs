@@ -27,7 +27,7 @@ pub use machine::Membership;
 pub use view::{EndpointView, KeysView, NetworkView, PeerView, RouteInfo};
 
 use crate::session::LiveKeys;
-use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, RouteClass, Slot, Timing};
+use crate::types::{InterfaceNumber, Level, LinkState, Nanos, NodeId, RouteClass, Slot, Timing};
 use netft_common::map::SlotConfig;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -163,6 +163,8 @@ pub struct MembershipConfig {
     pub cross_site: Timing,
     /// How long the keys of a session are used, in nanoseconds.
     pub key_period_ns: Nanos,
+    /// The level at which this node sends data.
+    pub level: Level,
 }
 
 /// A hello or a step of a handshake to send.

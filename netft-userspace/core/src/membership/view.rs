@@ -1,7 +1,8 @@
 //! What listings show: copies, made when asked for.
 
 use super::{Adapter, Role};
-use crate::types::{LinkState, Nanos, NodeId, RouteClass, RouteState, Slot};
+use crate::keys::Directions;
+use crate::types::{Level, LinkState, Nanos, NodeId, RouteClass, RouteState, Slot};
 use std::net::IpAddr;
 
 /// A configured peer, from the start, whether or not it ever spoke.
@@ -32,6 +33,8 @@ pub struct KeysView {
     pub epoch: u32,
     /// Since when, boottime.
     pub since_ns: Nanos,
+    /// The level at which data is sent and received with them.
+    pub level: Directions<Level>,
     /// How often they were replaced since the session began.
     pub renewals: u64,
 }

@@ -22,11 +22,11 @@ mod tests;
 
 use crate::bucket::Bucket;
 use crate::dice::Dice;
-use crate::keys::{Life, SessionKeys};
-use crate::types::{Nanos, NodeId};
+use crate::keys::{Directions, Life, SessionKeys};
+use crate::types::{Level, Nanos, NodeId};
 use netft_common::map::SlotConfig;
-use netft_common::wire::{NOISE_LEN, VERSION};
-use noise::{Initiation, Secrets};
+use netft_common::wire::{NOISE_LEN, SECRET_LEN, VERSION};
+use noise::{Initiation, Response, Secrets};
 
 /// First and longest interval between repetitions of step 1, in nanoseconds.
 const REPEAT_NS: (Nanos, Nanos) = (50_000_000, 1_000_000_000);
@@ -85,8 +85,8 @@ impl Agreement<'_> {
         prologue
     }
 
-    fn keys(&self, secrets: &Secrets) -> SessionKeys {
-        SessionKeys::derive(secrets, self.own.id, self.peer.id)
+    fn keys(&self, secrets: &Secrets, level: Directions<Level>) -> SessionKeys {
+        SessionKeys::derive(secrets, self.own.id, self.peer.id, level)
     }
 }
 
@@ -189,6 +189,8 @@ pub struct Exchange {
     due_ns: Nanos,
     /// How long keys are used.
     period_ns: Nanos,
+    /// The level that we send at, from the next keys on.
+    level: Level,
     wishes: bool,
     attempt: Option<Attempt>,
     answered: Option<Answered>,
@@ -202,8 +204,8 @@ pub struct Exchange {
 
 impl Exchange {
     /// `opened_sequence` is that of the fresh hello by which the other end introduced itself; keys are renewed after
-    /// `period_ns`.
-    pub fn new(now: Nanos, part: Part, opened_sequence: u64, period_ns: Nanos) -> Self {
+    /// `period_ns`, and data is sent at `level`.
+    pub fn new(now: Nanos, part: Part, opened_sequence: u64, period_ns: Nanos, level: Level) -> Self {
         Self {
             part,
             current: None,
@@ -214,6 +216,7 @@ impl Exchange {
             settled: false,
             due_ns: now,
             period_ns,
+            level,
             wishes: false,
             attempt: None,
             answered: None,
@@ -257,6 +260,33 @@ impl Exchange {
         }
     }
 
+    /// Another level to send at: it comes with new keys, so that the other end knows what to expect of each message.
+    pub fn set_level(&mut self, now: Nanos, level: Level) {
+        if self.level != level {
+            self.level = level;
+            // A handshake under way tells the old one.
+            self.attempt = None;
+            self.renew(now);
+        }
+    }
+
+    /// The levels of the current keys.
+    pub fn levels(&self) -> Option<Directions<Level>> {
+        self.current.as_ref().map(|keys| keys.level)
+    }
+
+    fn secret(&self) -> [u8; SECRET_LEN] {
+        let mut secret = [0; SECRET_LEN];
+        secret[0] = self.level.to_wire();
+        secret
+    }
+
+    /// The levels that keys have when the other end tells `theirs`.
+    fn agreed(&self, theirs: &[u8; SECRET_LEN]) -> Result<Directions<Level>, StepRefused> {
+        let receive = Level::from_wire(theirs[0]).ok_or(StepRefused::Unexpected)?;
+        Ok(Directions { send: self.level, receive })
+    }
+
     /// New keys are wanted, as soon as may be.
     pub fn renew(&mut self, now: Nanos) {
         self.wishes = true;
@@ -281,7 +311,8 @@ impl Exchange {
         if self.attempt.is_none() && self.due_ns <= now {
             let number = dice.number();
             let prologue = agreement.prologue(self.part, number);
-            let Ok(initiation) = Initiation::new(agreement.psk, &prologue, dice) else {
+            let initiation = Initiation::new(agreement.psk, &prologue, &self.secret(), dice);
+            let Ok(initiation) = initiation else {
                 self.due_ns = now.saturating_add(SPACING_NS);
                 return None;
             };
@@ -329,13 +360,13 @@ impl Exchange {
             return Err(StepRefused::Busy);
         }
         let prologue = agreement.prologue(self.part, step.number);
-        let (noise, secrets) =
-            noise::respond(agreement.psk, &prologue, dice, &step.noise).map_err(|_| StepRefused::Noise)?;
-        let keys = agreement.keys(&secrets);
+        let response = noise::respond(agreement.psk, &prologue, &self.secret(), dice, &step.noise);
+        let Response { answer, secrets, theirs } = response.map_err(|_| StepRefused::Noise)?;
+        let keys = agreement.keys(&secrets, self.agreed(&theirs)?);
         if self.knows(keys.epoch) {
             return Err(StepRefused::Unexpected);
         }
-        let answer = Step { number: step.number, step: 2, noise };
+        let answer = Step { number: step.number, step: 2, noise: answer };
         self.answered = Some(Answered { sequence, step: answer });
         self.since_sequence = sequence;
         self.beside = Beside::Pending(keys);
@@ -351,9 +382,9 @@ impl Exchange {
     ) -> Result<(), StepRefused> {
         let attempt = self.attempt.as_mut().filter(|attempt| attempt.number == step.number);
         let attempt = attempt.ok_or(StepRefused::Unexpected)?;
-        let secrets = attempt.initiation.finish(&step.noise).map_err(|_| StepRefused::Noise)?;
+        let (secrets, theirs) = attempt.initiation.finish(&step.noise).map_err(|_| StepRefused::Noise)?;
         self.attempt = None;
-        let keys = agreement.keys(&secrets);
+        let keys = agreement.keys(&secrets, self.agreed(&theirs)?);
         if self.knows(keys.epoch) {
             // One in four thousand million: the next handshake gives another epoch.
             return Err(StepRefused::Unexpected);

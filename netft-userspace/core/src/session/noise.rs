@@ -3,7 +3,7 @@
 
 use crate::dice::Dice;
 use hkdf::Hkdf;
-use netft_common::wire::NOISE_LEN;
+use netft_common::wire::{NOISE_LEN, SECRET_LEN};
 use sha2::Sha256;
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
@@ -35,33 +35,51 @@ pub struct Initiation {
 }
 
 impl Initiation {
-    /// Starts.
-    pub fn new(psk: &[u8; 32], prologue: &[u8], dice: &mut Dice) -> Result<Self, NoiseError> {
+    /// Starts; `own` is told to the other end.
+    pub fn new(
+        psk: &[u8; 32],
+        prologue: &[u8],
+        own: &[u8; SECRET_LEN],
+        dice: &mut Dice,
+    ) -> Result<Self, NoiseError> {
         let mut state = builder(psk, prologue, dice)?.build_initiator()?;
         let mut message = [0; NOISE_LEN];
-        state.write_message(&[], &mut message)?;
+        state.write_message(own, &mut message)?;
         Ok(Self { state: Box::new(state), message })
     }
 
-    /// Takes the answer. A wrong one changes nothing: the right one may still come.
-    pub fn finish(&mut self, answer: &[u8; NOISE_LEN]) -> Result<Secrets, NoiseError> {
-        self.state.read_message(answer, &mut [])?;
-        Ok(secrets(&mut self.state))
+    /// Takes the answer, and says what is told in it. A wrong one changes nothing: the right one may still come.
+    pub fn finish(&mut self, answer: &[u8; NOISE_LEN]) -> Result<(Secrets, [u8; SECRET_LEN]), NoiseError> {
+        let mut theirs = [0; SECRET_LEN];
+        self.state.read_message(answer, &mut theirs)?;
+        Ok((secrets(&mut self.state), theirs))
     }
+}
+
+/// What answering gives.
+pub struct Response {
+    /// What to send.
+    pub answer: [u8; NOISE_LEN],
+    /// What both have in common now.
+    pub secrets: Secrets,
+    /// What the other end tells.
+    pub theirs: [u8; SECRET_LEN],
 }
 
 /// Answers the message of an [`Initiation`].
 pub fn respond(
     psk: &[u8; 32],
     prologue: &[u8],
+    own: &[u8; SECRET_LEN],
     dice: &mut Dice,
     message: &[u8; NOISE_LEN],
-) -> Result<([u8; NOISE_LEN], Secrets), NoiseError> {
+) -> Result<Response, NoiseError> {
     let mut state = builder(psk, prologue, dice)?.build_responder()?;
-    state.read_message(message, &mut [])?;
+    let mut theirs = [0; SECRET_LEN];
+    state.read_message(message, &mut theirs)?;
     let mut answer = [0; NOISE_LEN];
-    state.write_message(&[], &mut answer)?;
-    Ok((answer, secrets(&mut state)))
+    state.write_message(own, &mut answer)?;
+    Ok(Response { answer, secrets: secrets(&mut state), theirs })
 }
 
 fn builder<'a>(psk: &'a [u8; 32], prologue: &'a [u8], dice: &mut Dice) -> Result<Builder<'a>, NoiseError> {

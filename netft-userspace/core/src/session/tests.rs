@@ -20,7 +20,7 @@ struct End {
 impl End {
     fn new(now: Nanos, own: Life, peer: Life, seed: u8) -> Self {
         Self {
-            exchange: Exchange::new(now, Part::of(own.id, peer.id), 0, PERIOD_NS),
+            exchange: Exchange::new(now, Part::of(own.id, peer.id), 0, PERIOD_NS, Level::Signed),
             own,
             peer,
             psk: [9; 32],
@@ -155,7 +155,7 @@ fn step_1_is_repeated_with_growing_intervals_and_answered_alike() {
 #[test]
 fn steps_from_before_and_repeated_answers_change_nothing() {
     let (mut one, mut other) = pair(0);
-    other.exchange = Exchange::new(0, Part::Answers, 100, PERIOD_NS);
+    other.exchange = Exchange::new(0, Part::Answers, 100, PERIOD_NS, Level::Signed);
     let step = one.poll(0).unwrap();
     assert_eq!(other.take_old(0, 100, &step), Err(StepRefused::Old), "recorded before the introduction");
     let answer = other.take_old(0, 101, &step).unwrap().unwrap();
@@ -321,4 +321,37 @@ fn a_shorter_period_takes_effect_for_keys_in_use() {
     one.exchange.set_period(5 * SECOND);
     assert_eq!(one.exchange.timeout_ns(), 5 * SECOND);
     agree(5 * SECOND, &mut one, &mut other);
+}
+
+#[test]
+fn a_level_changes_with_the_keys_and_each_end_knows_the_others() {
+    let (mut one, mut other) = pair(0);
+    agree(0, &mut one, &mut other);
+    let levels = |end: &End| end.exchange.levels().map(|level| (level.send, level.receive)).unwrap();
+    assert_eq!(
+        (levels(&one), levels(&other)),
+        ((Level::Signed, Level::Signed), (Level::Signed, Level::Signed))
+    );
+    one.exchange.set_level(10 * SECOND, Level::Encrypted);
+    assert_eq!(levels(&one), (Level::Signed, Level::Signed), "not before the other end knows");
+    agree(10 * SECOND, &mut one, &mut other);
+    assert_eq!(levels(&one), (Level::Encrypted, Level::Signed));
+    assert_eq!(levels(&other), (Level::Signed, Level::Encrypted));
+    // The end that answers asks for it.
+    other.exchange.set_level(20 * SECOND, Level::Clear);
+    assert_eq!(other.exchange.wish(), Wish::Renew);
+    one.hear(20 * SECOND, &other);
+    agree(20 * SECOND, &mut one, &mut other);
+    assert_eq!(levels(&one), (Level::Encrypted, Level::Clear));
+    // While a handshake is under way.
+    one.exchange.renew(30 * SECOND);
+    let step = one.poll(30 * SECOND).unwrap();
+    let answer = other.take(30 * SECOND, &step).unwrap().unwrap();
+    one.exchange.set_level(30 * SECOND, Level::Signed);
+    assert_eq!(one.take(30 * SECOND, &answer), Err(StepRefused::Unexpected));
+    agree(30 * SECOND, &mut one, &mut other);
+    assert_eq!(
+        (levels(&one), levels(&other)),
+        ((Level::Signed, Level::Clear), (Level::Clear, Level::Signed))
+    );
 }

@@ -172,7 +172,7 @@ impl Intake<'_> {
                 Found::Frame
             }
             Ok(Opened { message: Message::Probe(probe), peer, slot }) => {
-                if let Some(slot) = slot.filter(|_| probes.len() < probes.capacity()) {
+                if probes.len() < probes.capacity() {
                     probes.push(Arrived { local, remote, peer, slot, probe });
                 }
                 Found::Probe

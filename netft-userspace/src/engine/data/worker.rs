@@ -231,6 +231,7 @@ impl Worker {
                         self.recover_removed(slot);
                     }
                     self.runs.forget(slot);
+                    self.plane.set_way(slot, route.peer, &route.data);
                     if let Some(leader) = &mut self.leader {
                         leader.sizes.set_route(sys::boottime(), slot, route.largest);
                     }

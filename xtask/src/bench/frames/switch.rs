@@ -1,11 +1,12 @@
-//! Changes the way that cluster traffic takes, while the cluster runs.
+//! Changes the way that cluster traffic takes, or its level, while the cluster runs.
 
 use crate::cluster::{self, ask};
 use crate::lab::Lab;
 use anyhow::{Context, Result, bail, ensure};
+use netft_core::types::Level;
 use netft_userspace::control::Request;
 use netft_userspace::engine::{DataWay, PathReport};
-use netft_userspace::listing::Reload;
+use netft_userspace::listing::{Nodes, Reload, Session};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -28,18 +29,7 @@ pub(super) const PATHS: [Path; 3] = [
 
 /// Has all nodes use `path`; returns when data goes that way everywhere and all routes are up.
 pub(in crate::bench) fn switch(lab: &Lab, path: Path) -> Result<()> {
-    for node in cluster::nodes(lab) {
-        let file = lab.folder(&node)?.join("netft.toml");
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-        let mut table: toml::Table =
-            text.parse().with_context(|| format!("{} is no TOML", file.display()))?;
-        let datapath = table.entry("datapath").or_insert_with(|| toml::Table::new().into());
-        let datapath = datapath.as_table_mut().context("[datapath] is no table")?;
-        datapath.insert("path".into(), path.name.into());
-        fs::write(&file, toml::to_string(&table)?).with_context(|| format!("writing {}", file.display()))?;
-        let done: Reload = ask(lab, &node, Request::Reload { dry_run: false })?;
-        ensure!(done.applied, "{node} doesn't take datapath.path = {:?}", path.name);
-    }
+    set(lab, "datapath", "path", path.name)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let seen = paths(lab)?;
@@ -53,6 +43,45 @@ pub(in crate::bench) fn switch(lab: &Lab, path: Path) -> Result<()> {
     }
     cluster::wait_until_whole(lab, PATIENCE)?;
     cluster::wait_until_settled(lab, PATIENCE)
+}
+
+/// Has all nodes send at `level`; returns when all do.
+pub(in crate::bench) fn secure(lab: &Lab, level: Level) -> Result<()> {
+    set(lab, "security", "level", &level.to_string())?;
+    let deadline = Instant::now() + PATIENCE;
+    let differ = |node: &String| -> Result<bool> {
+        let listed: Nodes = ask(lab, node, Request::Nodes)?;
+        let sessions = listed.nodes.into_iter().filter(|node| !node.local).map(|node| node.session);
+        let agrees = |session: Session| session.sends == level && session.receives == level;
+        Ok(!sessions.into_iter().all(|session| session.is_some_and(agrees)))
+    };
+    loop {
+        let late: Vec<String> = cluster::nodes(lab);
+        let late = late.into_iter().filter_map(|node| differ(&node).map(|late| late.then_some(node)).transpose());
+        let late = late.collect::<Result<Vec<String>>>()?;
+        if late.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "security.level = \"{level}\" isn't in effect on {late:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Changes a key on all running nodes.
+fn set(lab: &Lab, section: &str, key: &str, value: &str) -> Result<()> {
+    for node in cluster::nodes(lab) {
+        let file = lab.folder(&node)?.join("netft.toml");
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let mut table: toml::Table =
+            text.parse().with_context(|| format!("{} is no TOML", file.display()))?;
+        let entries = table.entry(section).or_insert_with(|| toml::Table::new().into());
+        let entries = entries.as_table_mut().with_context(|| format!("[{section}] is no table"))?;
+        entries.insert(key.into(), value.into());
+        fs::write(&file, toml::to_string(&table)?).with_context(|| format!("writing {}", file.display()))?;
+        let done: Reload = ask(lab, &node, Request::Reload { dry_run: false })?;
+        ensure!(done.applied, "{node} doesn't take {section}.{key} = \"{value}\"");
+    }
+    Ok(())
 }
 
 fn paths(lab: &Lab) -> Result<Vec<(String, PathReport)>> {

@@ -9,6 +9,7 @@ use crate::bench::frames::switch::{self, Path};
 use crate::cluster;
 use crate::lab::Lab;
 use anyhow::{Context, Result, ensure};
+use netft_core::types::Level;
 use netft_userspace::engine::DataWay;
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -37,31 +38,12 @@ pub(super) enum NetftPath {
 }
 
 /// Values of `security.level`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Level {
-    Clear,
-    Signed,
-    #[expect(dead_code, reason = "netftd refuses it, until it has that level")]
-    Encrypted,
-}
-
-impl Level {
-    /// Those that netftd takes.
-    pub const MEASURED: &[Self] = &[Self::Signed];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Clear => "clear",
-            Self::Signed => "signed",
-            Self::Encrypted => "encrypted",
-        }
-    }
-}
+pub(super) const LEVELS: [Level; 3] = [Level::Clear, Level::Signed, Level::Encrypted];
 
 /// All of them, in the order of their turns.
 pub(super) fn all() -> Vec<Carrier> {
     let paths = [NetftPath::Socket, NetftPath::Xdp].into_iter();
-    let netft = paths.flat_map(|path| Level::MEASURED.iter().map(move |level| Carrier::Netft(path, *level)));
+    let netft = paths.flat_map(|path| LEVELS.into_iter().map(move |level| Carrier::Netft(path, level)));
     [Carrier::Cable, Carrier::Vxlan, Carrier::VxlanBesideXdp, Carrier::Tunnel]
         .into_iter()
         .chain(netft)
@@ -75,7 +57,7 @@ impl Carrier {
             Self::Vxlan => "VXLAN".to_owned(),
             Self::VxlanBesideXdp => "VXLAN beside netft's XDP".to_owned(),
             Self::Tunnel => "tunnel in userspace".to_owned(),
-            Self::Netft(path, level) => format!("netft {} {}", path.path().name, level.name()),
+            Self::Netft(path, level) => format!("netft {} {}", path.path().name, level),
         }
     }
 
@@ -108,6 +90,7 @@ pub(super) struct Carriers {
     bed: Bed,
     netft: Ends,
     path: Cell<Option<NetftPath>>,
+    level: Cell<Option<Level>>,
     _tunnel: Tunnel,
 }
 
@@ -144,7 +127,7 @@ impl Carriers {
         }
         let netft =
             [cluster::adapter(lab, "n1")?, cluster::adapter(lab, "n2")?].map(|adapter| adapter.ipv4.into());
-        Ok(Self { bed, netft, path: Cell::new(None), _tunnel: tunnel })
+        Ok(Self { bed, netft, path: Cell::new(None), level: Cell::new(None), _tunnel: tunnel })
     }
 
     pub fn lab(&self) -> &Lab {
@@ -153,11 +136,14 @@ impl Carriers {
 
     /// Has traffic go that way from now on.
     pub fn ready(&self, carrier: Carrier) -> Result<Ends> {
-        let Carrier::Netft(path, _) = carrier else {
+        let Carrier::Netft(path, level) = carrier else {
             return Ok([1, 2].map(|id| Ipv4Addr::new(10, 78, carrier.subnet(), id).into()));
         };
         if self.path.replace(Some(path)) != Some(path) {
             switch::switch(self.lab(), path.path())?;
+        }
+        if self.level.replace(Some(level)) != Some(level) {
+            switch::secure(self.lab(), level)?;
         }
         Ok(self.netft)
     }

@@ -13,7 +13,8 @@ use super::record::{Bound, Findings, PartRecord, measure};
 use super::stats::Spread;
 use super::{Form, Part};
 use anyhow::Result;
-use carrier::{Carrier, Carriers, Level, NetftPath};
+use carrier::{Carrier, Carriers, LEVELS, NetftPath};
+use netft_core::types::Level;
 use serde_json::{Value, json};
 use std::time::Duration;
 use stream::{Direction, Moved};
@@ -130,11 +131,11 @@ fn findings(rows: &[Row], form: Form) -> Findings {
                 form.limit(1.0 / share),
             ));
         };
-        for &level in Level::MEASURED {
+        for level in LEVELS {
             at_least(TIMES_TUNNEL, netft(NetftPath::Xdp, level), Carrier::Tunnel);
             if level == Level::Clear {
                 at_least(OF_VXLAN, netft(NetftPath::Socket, level), Carrier::VxlanBesideXdp);
-            } else if Level::MEASURED.contains(&Level::Clear) {
+            } else {
                 at_least(OF_CLEAR, netft(NetftPath::Socket, level), netft(NetftPath::Socket, Level::Clear));
                 at_least(OF_CLEAR, netft(NetftPath::Xdp, level), netft(NetftPath::Xdp, Level::Clear));
             }

@@ -5,6 +5,7 @@ use super::world::*;
 use crate::data::{DataRoute, HEADROOM, Message};
 use crate::offload::Checksum;
 use crate::types::{Nanos, NodeId, RouteState, address_bytes};
+use netft_common::wire::NO_SLOT;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Steps of one seed.
@@ -89,9 +90,9 @@ impl Soak {
 
     fn send(&mut self, from: usize) {
         let peer = NodeId::new(if from == 0 { 2 } else { 1 }).unwrap();
-        let Some(config) = self.world.hosts[from].routes.values().next().map(|route| route.config) else {
-            return;
-        };
+        // A route that is up, as data takes: the peer has told its slot.
+        let mut known = self.world.hosts[from].routes.values().map(|route| route.config);
+        let Some(config) = known.find(|config| config.remote_slot != NO_SLOT) else { return };
         let route = DataRoute { local: config.local, remote: config.remote, remote_slot: config.remote_slot };
         let mut bytes = vec![0; HEADROOM];
         bytes.extend((self.sent + 1).to_le_bytes());
@@ -111,7 +112,8 @@ impl Soak {
     }
 
     fn deliver(&mut self, sealed: &Sealed) {
-        let opened = self.world.hosts[sealed.to].plane.open(sealed.local, sealed.remote, &sealed.bytes);
+        let mut bytes = sealed.bytes.clone();
+        let opened = self.world.hosts[sealed.to].plane.open(sealed.local, sealed.remote, &mut bytes);
         if let Ok(opened) = opened {
             let Message::Frame(frame, _) = opened.message else { panic!("no probe was sent") };
             let number = u64::from_le_bytes(frame.try_into().unwrap());
@@ -136,7 +138,7 @@ impl Soak {
             let bit = usize::try_from(self.world.draw(bits)).unwrap();
             sealed.bytes[bit / 8] ^= 1 << (bit % 8);
             let plane = &mut self.world.hosts[sealed.to].plane;
-            assert!(plane.open(sealed.local, sealed.remote, &sealed.bytes).is_err(), "bit {bit}");
+            assert!(plane.open(sealed.local, sealed.remote, &mut sealed.bytes).is_err(), "bit {bit}");
         }
     }
 

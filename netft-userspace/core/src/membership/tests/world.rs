@@ -2,10 +2,10 @@
 
 use super::super::*;
 use crate::adapter::AdapterSeed;
-use crate::data::DataPlane;
+use crate::data::{DataPlane, DataRoute};
 use crate::keys::Secret;
 use crate::session::LiveKeys;
-use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, RouteState, Slot, Timing};
+use crate::types::{InterfaceNumber, Level, LinkState, Nanos, NodeId, RouteState, Slot, Timing};
 use netft_common::map::SlotConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -97,6 +97,7 @@ pub fn config(node: u16, nodes: u16) -> MembershipConfig {
         cross_subnet: timing(10 * MS),
         cross_site: timing(100 * MS),
         key_period_ns: 600 * SECOND,
+        level: Level::Signed,
     }
 }
 
@@ -187,9 +188,15 @@ impl World {
         while let Some(command) = self.hosts[host].membership.poll_command() {
             let host = &mut self.hosts[host];
             match command {
-                MembershipCommand::SetRoute(install) => drop(host.routes.insert(install.slot, *install)),
+                MembershipCommand::SetRoute(install) => {
+                    let SlotConfig { local, remote, remote_slot, .. } = install.config;
+                    if let Some(peer) = NodeId::new(install.config.peer) {
+                        host.plane.set_way(install.slot, peer, &DataRoute { local, remote, remote_slot });
+                    }
+                    host.routes.insert(install.slot, *install);
+                }
                 MembershipCommand::RemoveRoute(slot) => {
-                    drop(host.routes.remove(&slot).expect("removed twice"))
+                    host.routes.remove(&slot).expect("removed twice");
                 }
                 MembershipCommand::SetSession(id, keys) => {
                     host.plane.set_session(id, &keys);
