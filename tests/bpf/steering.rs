@@ -4,7 +4,7 @@ use super::frames::{TAGS, frame};
 use super::node::{EPOCH, FAMILIES, Family, Setup, setup, slot};
 use super::program::{Action, Program};
 use netft_common::map::{DataPath, Steering, socket_index};
-use netft_common::wire::{self, Data, Header, kind};
+use netft_common::wire::{self, DATA_TAG_LEN, Data, Header, kind};
 use socket2::{Domain, Socket, Type};
 
 /// Test runs come in by the loopback device, queue 0.
@@ -26,7 +26,7 @@ pub fn message(family: Family, kind: u8, change: impl FnOnce(&mut Header)) -> Ve
         sequence: 1,
     };
     change(&mut header);
-    [bytemuck::bytes_of(&Data { header, tag: 0 }), &[7; 60]].concat()
+    [bytemuck::bytes_of(&Data { header, tag: [0; DATA_TAG_LEN] }), &[7; 60]].concat()
 }
 
 /// Node 2 with its route of `family` on interface 5.

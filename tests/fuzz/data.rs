@@ -1,7 +1,7 @@
 //! Data messages: only what was sealed opens, once.
 
 use crate::Adversary;
-use netft_core::data::{DataPlane, DataRoute, HEADROOM};
+use netft_core::data::{DataPlane, DataRoute, HEADROOM, Outer};
 use netft_core::keys::{Directions, SessionKeys};
 use netft_core::offload::Checksum;
 use netft_core::session::LiveKeys;
@@ -48,7 +48,7 @@ pub fn target(inputs: &[Vec<u8>], adversary: Adversary) -> impl FnMut(&[u8]) + u
     const LEVELS: [Level; 2] = [Level::Signed, Level::Encrypted];
     let mut receivers = LEVELS.map(|level| planes(level).1);
     let opens = |plane: &mut DataPlane, bytes: &[u8]| {
-        plane.open(ROUTE.remote, ROUTE.local, &mut bytes.to_vec()).is_ok()
+        plane.open(ROUTE.remote, ROUTE.local, Outer::Checked, &mut bytes.to_vec()).is_ok()
     };
     let stale = |bytes: &&Vec<u8>| !LEVELS.iter().any(|level| opens(&mut planes(*level).1, bytes));
     assert_eq!(inputs.iter().find(stale), None, "the wire format has changed: write the corpus anew");

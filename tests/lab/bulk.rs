@@ -107,6 +107,30 @@ fn tcp_at_full_speed_is_whole_in_both_directions_on_every_path() {
 }
 
 #[test]
+fn tcp_is_whole_at_every_level_whichever_ways_both_ends_use() {
+    for level in ["clear", "encrypted"] {
+        let settings = options(2, 1).set("datapath.path=\"xdp\"").unwrap();
+        let lab = cluster(&settings.set(&format!("security.level=\"{level}\"")).unwrap());
+        crate::datapath::everywhere(&lab, DataWay::Xdp);
+        streams(&lab);
+        // What n1 receives comes from the stack of this host, with partial checksums; n2's kernel looks at those of n1.
+        crate::datapath::reload_with(&lab, "n2", "socket");
+        eventually("n2 uses sockets", PATIENCE, || {
+            let interfaces = status(&lab, "n2").unwrap().interfaces;
+            let paths = interfaces.into_iter().filter_map(|interface| interface.path);
+            paths.into_iter().all(|path| path.transmit == DataWay::Socket).then_some(())
+        });
+        streams(&lab);
+        for node in ["n1", "n2"] {
+            let drops = status(&lab, node).unwrap().data.drops;
+            for reason in ["data_reject_tag", "data_reject_checksum", "data_reject_malformed"] {
+                assert_eq!(drops[reason], 0, "{level} {node} {reason}");
+            }
+        }
+    }
+}
+
+#[test]
 fn larger_frames_are_cut_and_merged_as_well() {
     let lab = cluster(&options(2, 1));
     let ordinary = adapter(&lab, "n1").unwrap().mtu;

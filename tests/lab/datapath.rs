@@ -42,7 +42,7 @@ fn configure(lab: &Lab, node: &str, path: &str) {
     std::fs::write(&file, format!("{}\n[datapath]\npath = \"{path}\"\n", kept.join("\n"))).unwrap();
 }
 
-fn reload_with(lab: &Lab, node: &str, path: &str) {
+pub fn reload_with(lab: &Lab, node: &str, path: &str) {
     configure(lab, node, path);
     let done: Reload = ask(lab, node, Request::Reload { dry_run: false }).unwrap();
     assert!(done.applied && done.changes.len() == 1, "{done:?}");

@@ -39,7 +39,14 @@ fn set_level(lab: &Lab, node: &str, level: Level) {
 /// What was refused for its keys, its tag or its sequence, anywhere.
 fn refused(lab: &Lab) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
-    let names = ["reject_epoch", "reject_tag", "data_reject_epoch", "data_reject_tag", "data_reject_replay"];
+    let names = [
+        "reject_epoch",
+        "reject_tag",
+        "data_reject_epoch",
+        "data_reject_tag",
+        "data_reject_checksum",
+        "data_reject_replay",
+    ];
     for node in nodes(lab) {
         let status = status(lab, &node).unwrap();
         let counted = status.counters.into_iter().chain(status.data.drops);
@@ -119,9 +126,10 @@ fn levels_change_node_by_node_with_no_route_down_and_no_frame_lost_or_refused() 
     let lab = cluster(&options(2, 2));
     let limit = Duration::from_secs(120);
     let flows = [("n1", "n2"), ("n2", "n1")].map(|(from, to)| {
-        let destination = adapter(&lab, to).unwrap().ipv4.into();
-        Flow::udp(&lab, &FlowSpec::kilohertz(from, to, destination, limit)).unwrap()
+        let spec = FlowSpec::kilohertz(from, to, adapter(&lab, to).unwrap().ipv4.into(), limit);
+        [Flow::udp(&lab, &spec).unwrap(), Flow::tcp(&lab, &spec).unwrap()]
     });
+    let flows = flows.as_flattened();
     assert!(flows.iter().all(|flow| flow.wait_for_arrival(0, PATIENCE)));
     let (from_ns, refused_before) = (boottime_ns(), refused(&lab));
     let mut levels = [Level::Signed; 2];
@@ -155,7 +163,7 @@ fn levels_change_node_by_node_with_no_route_down_and_no_frame_lost_or_refused() 
     }
     let to_ns = boottime_ns();
     assert!(flows.iter().all(|flow| flow.wait_for_arrival(to_ns, PATIENCE)));
-    for flow in &flows {
+    for flow in flows {
         let report = flow.report(from_ns, to_ns);
         assert_eq!((report.lost, report.duplicated), (0, 0), "{report:?}");
     }

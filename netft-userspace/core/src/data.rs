@@ -9,9 +9,9 @@
 mod cipher;
 mod frames;
 
-use crate::offload::Checksum;
+use crate::offload::{Checksum, complement, sum};
 use crate::session::LiveKeys;
-use crate::types::{Nanos, NodeId, Slot};
+use crate::types::{Level, Nanos, NodeId, Slot};
 use crate::window::Window;
 use cipher::Ciphers;
 pub use frames::{FrameDestination, FrameTable};
@@ -42,6 +42,24 @@ pub struct DataRoute {
     pub remote_slot: u32,
 }
 
+/// What is known of the checksum of the UDP datagram around a message: at level clear, what is in a frame has no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outer {
+    /// The kernel has checked it, or nothing was on a wire where it could have changed.
+    Checked,
+    /// Nobody has. The sum ([`crate::offload::sum`]) of pseudo-header and UDP header.
+    Unchecked(u64),
+}
+
+impl Outer {
+    fn vouches(self, message: &[u8]) -> bool {
+        match self {
+            Self::Checked => true,
+            Self::Unchecked(headers) => complement(headers + sum(message)) == 0,
+        }
+    }
+}
+
 /// Why a datagram was not opened. Each is counted by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DataReject {
@@ -69,6 +87,9 @@ pub enum DataReject {
     /// The authenticator is wrong.
     #[error("the datagram is not authentic")]
     Tag,
+    /// What is in it changed on the way: at level clear its checksum is all that says so.
+    #[error("the datagram's checksum is wrong")]
+    Checksum,
     /// Seen already, or too old to tell.
     #[error("the datagram is a duplicate or too old")]
     Replay,
@@ -76,7 +97,7 @@ pub enum DataReject {
 
 impl DataReject {
     /// Number of reasons.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
     /// Counter names, in order.
     pub const NAMES: [&'static str; Self::COUNT] = [
         "data_reject_malformed",
@@ -87,6 +108,7 @@ impl DataReject {
         "data_reject_route",
         "data_reject_epoch",
         "data_reject_tag",
+        "data_reject_checksum",
         "data_reject_replay",
     ];
 }
@@ -386,6 +408,7 @@ impl DataPlane {
         &mut self,
         local: [u8; 16],
         remote: [u8; 16],
+        outer: Outer,
         datagram: &'a mut [u8],
     ) -> Result<Opened<'a>, DataReject> {
         let head = datagram.first_chunk::<HEADROOM>().ok_or(DataReject::Malformed)?;
@@ -413,6 +436,10 @@ impl DataPlane {
             return Err(DataReject::Replay);
         }
         cipher.open(&header, &local, &remote, datagram).map_err(|_| DataReject::Tag)?;
+        // At the other levels the tag says more.
+        if cipher.receives() == Level::Clear && !outer.vouches(datagram) {
+            return Err(DataReject::Checksum);
+        }
         // Another thread may have opened a copy of it meanwhile.
         if !known.session.window().accept(header.sequence) {
             return Err(DataReject::Replay);

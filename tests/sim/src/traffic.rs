@@ -10,7 +10,7 @@ use crate::world::World;
 use netft_common::map::{ActiveRoute, Standing};
 use netft_common::wire::NO_SLOT;
 use netft_core::carry::{Evidence, Keep, Outlet, Outlets, Policy, flow_of};
-use netft_core::data::{DataPlane, DataReject, DataRoute, HEADROOM, Message};
+use netft_core::data::{DataPlane, DataReject, DataRoute, HEADROOM, Message, Outer};
 use netft_core::keys::{Directions, SessionKeys};
 use netft_core::offload::Checksum;
 use netft_core::session::LiveKeys;
@@ -240,7 +240,7 @@ impl World {
             return;
         }
         let plane = &mut self.traffic.ends[to].plane;
-        match plane.open(address(to, network), address(from, network), &mut datagram) {
+        match plane.open(address(to, network), address(from, network), Outer::Checked, &mut datagram) {
             Ok(opened) => {
                 let whole = matches!(opened.message, Message::Frame(frame, _) if frame.len() == PACKET);
                 assert!(whole && opened.peer == node_id(from), "what was sealed is what is opened");

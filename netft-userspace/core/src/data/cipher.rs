@@ -96,6 +96,15 @@ impl Cipher {
         self.epoch
     }
 
+    /// The level of what is received.
+    pub fn receives(&self) -> Level {
+        match self.receive {
+            Direction::Clear(_) => Level::Clear,
+            Direction::Signed(_) => Level::Signed,
+            Direction::Encrypted(_) => Level::Encrypted,
+        }
+    }
+
     /// Writes header and tag in front of the frame in `datagram`, which is at least [`HEADROOM`] long.
     pub fn seal(&self, header: &Header, route: &DataRoute, datagram: &mut [u8]) -> Result<(), CipherError> {
         let unsealed = wire::Data { header: *header, tag: [0; DATA_TAG_LEN] };

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::keys::{Directions, SessionKeys};
-use crate::types::Level;
 
 const LEVELS: [Level; 3] = [Level::Clear, Level::Signed, Level::Encrypted];
 
@@ -70,7 +69,7 @@ enum Got {
 
 fn open(plane: &mut DataPlane, datagram: &[u8]) -> Result<Got, DataReject> {
     let mut copy = datagram.to_vec();
-    let opened = plane.open(ROUTE.remote, ROUTE.local, &mut copy)?;
+    let opened = plane.open(ROUTE.remote, ROUTE.local, Outer::Checked, &mut copy)?;
     assert_eq!(opened.slot, Slot::new(3).unwrap());
     Ok(match opened.message {
         Message::Frame(frame, checksum) => Got::Frame(frame.to_vec(), checksum),
@@ -149,8 +148,29 @@ fn no_changed_byte_is_accepted_and_none_closes_the_window() {
         let longer = [&datagram[..], b"x"].concat();
         assert!(open(&mut b, &longer).is_err(), "{level}");
         let mut elsewhere = datagram.clone();
-        assert_eq!(b.open(ROUTE.remote, [9; 16], &mut elsewhere), Err(DataReject::Route));
+        assert_eq!(b.open(ROUTE.remote, [9; 16], Outer::Checked, &mut elsewhere), Err(DataReject::Route));
         assert!(open(&mut b, &datagram).is_ok());
+    }
+}
+
+#[test]
+fn at_level_clear_the_datagrams_checksum_vouches_for_a_frame() {
+    // Of headers that bring the sum of the whole datagram to all ones, as a sender's checksum does.
+    let headers = |datagram: &[u8]| Outer::Unchecked(complement(sum(datagram)).into());
+    for level in LEVELS {
+        let (mut a, mut b) = ends_at((level, Level::Signed), 0, 0);
+        let datagram = sealed(&mut a, b"some frame");
+        let outer = headers(&datagram);
+        let mut open = |outer, datagram: &[u8]| {
+            b.open(ROUTE.remote, ROUTE.local, outer, &mut datagram.to_vec()).map(drop)
+        };
+        for bit in 0..8 * (datagram.len() - HEADROOM) {
+            let mut changed = datagram.clone();
+            changed[HEADROOM + bit / 8] ^= 1 << (bit % 8);
+            let reason = if level == Level::Clear { DataReject::Checksum } else { DataReject::Tag };
+            assert_eq!(open(outer, &changed), Err(reason), "{level} bit {bit}");
+        }
+        assert_eq!(open(outer, &datagram), Ok(()), "none of that closed the window");
     }
 }
 
@@ -205,7 +225,7 @@ fn a_frame_that_is_sealed_for_another_route_as_well_is_the_same_frame() {
         datagram
     };
     let (one, mut again, two) = (seal(&ROUTE, first), seal(&OTHER, first), seal(&ROUTE, first + 1));
-    assert!(b.open(OTHER.remote, OTHER.local, &mut again).is_ok());
+    assert!(b.open(OTHER.remote, OTHER.local, Outer::Checked, &mut again).is_ok());
     assert_eq!(open(&mut b, &one), Err(DataReject::Replay));
     assert!(open(&mut b, &two).is_ok());
     assert!(open(&mut b, &sealed(&mut a, b"next")).is_ok(), "a reserved sequence is nobody else's");

@@ -7,7 +7,7 @@ use crate::engine::xsk::headers;
 use crate::sys;
 use crate::sys::socket::{Neighbour, send_to};
 use netft_common::wire::{self, Header};
-use netft_core::data::{DataPlane, DataReject, Message, Opened, Probe};
+use netft_core::data::{DataPlane, DataReject, Message, Opened, Outer, Probe};
 use netft_core::offload::{Merger, Packet};
 use netft_core::types::{NodeId, Slot, address_bytes};
 use std::fs::File;
@@ -62,7 +62,7 @@ impl Worker {
                     continue;
                 }
                 if !is_hello(datagram) {
-                    intake.take_in(address_bytes(local), address_bytes(remote), datagram);
+                    intake.take_in(address_bytes(local), address_bytes(remote), Outer::Checked, datagram);
                     continue;
                 }
                 // Anybody can send these. Strangers must neither keep the control thread busy nor use up what peers need.
@@ -98,11 +98,11 @@ impl Worker {
         let mut frames = 0;
         let mut intake = Intake { tap, plane, status, probes, merger };
         owned.port.receive(|packet| {
-            let Some((addresses, datagram)) = headers::open(packet, shared.cluster_id) else {
+            let Some((addresses, outer, datagram)) = headers::open(packet, shared.cluster_id) else {
                 status.reject(DataReject::Malformed);
                 return;
             };
-            match intake.take_in(*addresses.destination(), *addresses.source(), datagram) {
+            match intake.take_in(*addresses.destination(), *addresses.source(), outer, datagram) {
                 Found::Frame => (authentic, frames) = (authentic + 1, frames + 1),
                 Found::Probe => authentic += 1,
                 Found::Nothing => {}
@@ -162,9 +162,9 @@ struct Intake<'a> {
 
 impl Intake<'_> {
     /// Opens a datagram: a frame goes to `netft0`, a probe to those to be answered.
-    fn take_in(&mut self, local: [u8; 16], remote: [u8; 16], datagram: &mut [u8]) -> Found {
+    fn take_in(&mut self, local: [u8; 16], remote: [u8; 16], outer: Outer, datagram: &mut [u8]) -> Found {
         let Self { tap, plane, status, probes, merger } = self;
-        match plane.open(local, remote, datagram) {
+        match plane.open(local, remote, outer, datagram) {
             Ok(Opened { message: Message::Frame(frame, checksum), .. }) => {
                 if merger.push(frame, checksum, |packet| put(tap, status, packet)).is_err() {
                     status.reject(DataReject::Malformed);

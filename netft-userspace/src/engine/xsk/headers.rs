@@ -3,6 +3,7 @@
 use netft_common::heartbeat::Addresses;
 use netft_common::packet::{Class, classify};
 use netft_common::wire::{PORT, TRAFFIC_CLASS};
+use netft_core::data::Outer;
 use netft_core::offload::{complement, sum};
 use netft_core::types::address_from_bytes;
 use std::net::IpAddr;
@@ -101,13 +102,24 @@ impl Headers {
 }
 
 /// Between whom a received data message travelled, and the message. XDP has looked at it already, but what it looked at
-/// was written by strangers. Checksums are not looked at: the tag covers what matters of them, and frames from a local
-/// stack come with partial ones.
-pub fn open(packet: &mut [u8], cluster_id: u32) -> Option<(Addresses, &mut [u8])> {
+/// was written by strangers. The checksum is left to those who need it; a partial one comes from a local stack, and what
+/// it covers never was on a wire.
+pub fn open(packet: &mut [u8], cluster_id: u32) -> Option<(Addresses, Outer, &mut [u8])> {
     let Class::Data(frame) = classify(packet, cluster_id) else { return None };
-    let udp_len = packet.get(frame.message - 4..frame.message - 2)?;
-    let length = usize::from(u16::from_be_bytes([udp_len[0], udp_len[1]])).checked_sub(UDP)?;
-    Some((frame.addresses(packet)?, packet.get_mut(frame.message..frame.message + length)?))
+    let addresses = frame.addresses(packet)?;
+    let udp = packet.get(frame.message - UDP..frame.message)?;
+    let udp_len = u16::from_be_bytes([udp[4], udp[5]]);
+    let checksum = u16::from_le_bytes([udp[6], udp[7]]);
+    let of = |address: &[u8; 16]| match address_from_bytes(*address) {
+        IpAddr::V4(address) => sum(&address.octets()),
+        IpAddr::V6(address) => sum(&address.octets()),
+    };
+    let pseudo =
+        of(addresses.source()) + of(addresses.destination()) + word(PROTOCOL_UDP.into()) + word(udp_len);
+    let outer =
+        if checksum == !complement(pseudo) { Outer::Checked } else { Outer::Unchecked(pseudo + sum(udp)) };
+    let length = usize::from(udp_len).checked_sub(UDP)?;
+    Some((addresses, outer, packet.get_mut(frame.message..frame.message + length)?))
 }
 
 /// A number as [`sum`] would find it on the wire.
@@ -174,12 +186,14 @@ mod tests {
                 let rest: Vec<u8> = (0..length).map(|i| (i * 7 + 3).to_le_bytes()[0]).collect();
                 let message = message(&rest);
                 let mut packet = packet(&headers, &message);
-                let (addresses, found) = open(&mut packet, CLUSTER).unwrap();
+                let (addresses, outer, found) = open(&mut packet, CLUSTER).unwrap();
                 assert_eq!((addresses.source(), addresses.destination()), (&local, &remote));
                 assert_eq!(found, message);
+                let Outer::Unchecked(sum_of_headers) = outer else { panic!("nobody has checked it") };
+                assert_eq!(complement(sum_of_headers + sum(found)), 0);
                 // Ethernet padding is no part of it.
                 let mut padded = [&packet[..], &[0; 9]].concat();
-                assert_eq!(open(&mut padded, CLUSTER).unwrap().1, message);
+                assert_eq!(open(&mut padded, CLUSTER).unwrap().2, message);
                 let ip = if v4 { 20 } else { 40 };
                 let udp = &packet[14 + ip..];
                 let pseudo = if v4 { &packet[26..34] } else { &packet[22..54] };
@@ -190,6 +204,23 @@ mod tests {
                     assert_eq!(plain_sum(&packet[14..34]), 0xffff, "IP checksum");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_partial_checksum_is_told_from_one_that_is_wrong() {
+        for v4 in [true, false] {
+            let (headers, ..) = headers(v4);
+            let mut packet = packet(&headers, &message(b"frame"));
+            let at = headers.len() - 2;
+            let udp_len = u16::try_from(packet.len() - (at - 6)).unwrap();
+            let partial = !complement(headers.pseudo + word(udp_len));
+            packet[at..at + 2].copy_from_slice(&partial.to_le_bytes());
+            assert_eq!(open(&mut packet, CLUSTER).unwrap().1, Outer::Checked);
+            packet[at] ^= 1;
+            let (_, outer, message) = open(&mut packet, CLUSTER).unwrap();
+            let Outer::Unchecked(headers) = outer else { panic!("it is not partial") };
+            assert_ne!(complement(headers + sum(message)), 0);
         }
     }
 

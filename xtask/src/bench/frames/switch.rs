@@ -57,7 +57,8 @@ pub(in crate::bench) fn secure(lab: &Lab, level: Level) -> Result<()> {
     };
     loop {
         let late: Vec<String> = cluster::nodes(lab);
-        let late = late.into_iter().filter_map(|node| differ(&node).map(|late| late.then_some(node)).transpose());
+        let late =
+            late.into_iter().filter_map(|node| differ(&node).map(|late| late.then_some(node)).transpose());
         let late = late.collect::<Result<Vec<String>>>()?;
         if late.is_empty() {
             return Ok(());

@@ -2,8 +2,8 @@
 //! again. Nothing is received twice, nothing forged, and in the end all agree.
 
 use super::world::*;
-use crate::data::{DataRoute, HEADROOM, Message};
-use crate::offload::Checksum;
+use crate::data::{DataRoute, HEADROOM, Message, Outer};
+use crate::offload::{Checksum, complement, sum};
 use crate::types::{Nanos, NodeId, RouteState, address_bytes};
 use netft_common::wire::NO_SLOT;
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,7 +113,8 @@ impl Soak {
 
     fn deliver(&mut self, sealed: &Sealed) {
         let mut bytes = sealed.bytes.clone();
-        let opened = self.world.hosts[sealed.to].plane.open(sealed.local, sealed.remote, &mut bytes);
+        let opened =
+            self.world.hosts[sealed.to].plane.open(sealed.local, sealed.remote, Outer::Checked, &mut bytes);
         if let Ok(opened) = opened {
             let Message::Frame(frame, _) = opened.message else { panic!("no probe was sent") };
             let number = u64::from_le_bytes(frame.try_into().unwrap());
@@ -136,9 +137,12 @@ impl Soak {
             }
             let bits = sealed.bytes.len() as u64 * 8;
             let bit = usize::try_from(self.world.draw(bits)).unwrap();
+            // At level clear, the checksum of the datagram vouches for what is in the frame.
+            let outer = Outer::Unchecked(complement(sum(&sealed.bytes)).into());
             sealed.bytes[bit / 8] ^= 1 << (bit % 8);
             let plane = &mut self.world.hosts[sealed.to].plane;
-            assert!(plane.open(sealed.local, sealed.remote, &mut sealed.bytes).is_err(), "bit {bit}");
+            let opened = plane.open(sealed.local, sealed.remote, outer, &mut sealed.bytes);
+            assert!(opened.is_err(), "bit {bit}");
         }
     }
 
