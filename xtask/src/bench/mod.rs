@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements with bounds. The exit status says whether every bound held; the full form leaves
 //! its numbers in `docs/measurements/`.
 
+mod bulk;
 mod detect;
 mod flood;
 mod frames;
@@ -9,6 +10,7 @@ mod owners;
 mod record;
 mod reply;
 mod scale;
+mod security;
 mod sim;
 mod stats;
 mod traffic;
@@ -42,6 +44,8 @@ enum Bench {
     Reply(Options),
     /// What a heartbeat costs as peers grow.
     Scale(Options),
+    /// Attackers beside TCP, every parser under mutations, changes of keys under traffic, system calls per frame.
+    Security(Options),
     /// Clusters in virtual time: thousands of seeds, hundreds of hours, no property broken.
     Sim(Options),
     /// TCP and request latency over `netft0`, beside the bare cable, VXLAN and a tunnel in userspace.
@@ -110,6 +114,7 @@ pub fn run(args: Args) -> Result<()> {
         Bench::Owners(options) => run_parts("owners", &options, owners::PARTS, Ground::Nothing),
         Bench::Reply(options) => run_parts("reply", &options, reply::PARTS, Ground::Lab),
         Bench::Scale(options) => run_parts("scale", &options, scale::PARTS, Ground::Lab),
+        Bench::Security(options) => run_parts("security", &options, security::PARTS, Ground::Lab),
         Bench::Sim(options) => run_parts("sim", &options, sim::PARTS, Ground::Nothing),
         Bench::Traffic(options) => run_parts("traffic", &options, traffic::PARTS, Ground::Lab),
     }

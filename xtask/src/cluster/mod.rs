@@ -4,12 +4,13 @@ mod watch;
 
 pub use watch::{Watch, far_end, is_node, is_route};
 
-use crate::lab::Lab;
-use anyhow::{Context, Result, bail};
+use crate::lab::{Lab, Setting};
+use anyhow::{Context, Result, bail, ensure};
 use netft_core::types::{NodeState, RouteState};
 use netft_userspace::control::{Client, Request};
-use netft_userspace::listing::{Adapter, Nodes, Route, Routes, Status};
+use netft_userspace::listing::{Adapter, Nodes, Reload, Route, Routes, Status};
 use serde::de::DeserializeOwned;
+use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,18 @@ pub fn routes(lab: &Lab, node: &str) -> Result<Vec<Route>> {
 /// The page of `node` about itself.
 pub fn status(lab: &Lab, node: &str) -> Result<Status> {
     ask(lab, node, Request::Status)
+}
+
+/// Changes a setting ("security.rekey=\"1s\"") in the configuration of a running node, and has it take effect.
+pub fn change(lab: &Lab, node: &str, setting: &str) -> Result<()> {
+    let file = lab.folder(node)?.join("netft.toml");
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let mut table: toml::Table = text.parse().with_context(|| format!("{} is no TOML", file.display()))?;
+    setting.parse::<Setting>()?.apply(&mut table)?;
+    fs::write(&file, toml::to_string(&table)?).with_context(|| format!("writing {}", file.display()))?;
+    let done: Reload = ask(lab, node, Request::Reload { dry_run: false })?;
+    ensure!(done.applied, "{node} doesn't take {setting}: {done:?}");
+    Ok(())
 }
 
 /// Names of the lab's nodes.

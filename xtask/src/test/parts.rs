@@ -210,6 +210,7 @@ pub const PARTS: &[Part] = &[
             cargo(&["xtask", "bench", "loss", "--short"]),
             cargo(&["xtask", "bench", "owners", "--short"]),
             cargo(&["xtask", "bench", "scale", "--short"]),
+            cargo(&["xtask", "bench", "security", "--short"]),
             cargo(&["xtask", "bench", "sim", "--short"]),
             cargo(&["xtask", "bench", "traffic", "--short"]),
         ],

@@ -1,9 +1,10 @@
 //! What is fired: three kinds of hostile packet, many different ones of each.
 
-use crate::hostile::{Message, Overheard, flipped};
+use crate::hostile::{Message, Overheard, Path, flipped};
 use crate::lab::Lab;
 use anyhow::Result;
 use netft_common::wire::{HELLO_TAG_LEN, Header, kind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Different packets of each kind.
 const VARIETY: u64 = 1024;
@@ -12,7 +13,7 @@ const OURS: usize = 12;
 
 /// Who has to refuse the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(in crate::bench) enum Target {
     /// XDP.
     Legs,
     /// The data thread.
@@ -27,7 +28,7 @@ pub(super) enum Target {
 type Make = fn(Target, &Message, u64) -> Vec<u8>;
 
 /// Frames of one kind.
-pub(super) struct Ammunition {
+pub(in crate::bench) struct Ammunition {
     pub kind: &'static str,
     pub frames: Vec<Vec<u8>>,
 }
@@ -52,6 +53,16 @@ impl Target {
             Self::Data => vec![overheard.data],
             Self::Hellos | Self::Handshakes => vec![overheard.hello],
         })
+    }
+
+    /// Messages of somebody without the secret, each from one of so many addresses that nobody has.
+    pub fn strangers(self, kind: &'static str, messages: &[Message], addresses: u16) -> Ammunition {
+        let numbered = (0..u64::from(addresses)).zip(1..=addresses).zip(messages.iter().cycle());
+        let made = numbered.map(|((number, host), message)| {
+            let path = Path { source: stranger(message.path.source, host), ..message.spoofed() };
+            path.datagram(&self.forged(message, number))
+        });
+        Ammunition { kind, frames: made.collect() }
     }
 
     /// Frames made from that.
@@ -100,6 +111,22 @@ impl Target {
             Self::Data | Self::Hellos => 2 * (seconds + 5),
             // And with new keys each second some more hellos, and steps that are repeated over each route.
             Self::Handshakes => 16 * (seconds + 5),
+        }
+    }
+}
+
+/// An address like `like`, but of nobody.
+fn stranger(like: IpAddr, host: u16) -> IpAddr {
+    let [high, low] = host.to_be_bytes();
+    match like {
+        IpAddr::V4(v4) => {
+            let [a, _, _, _] = v4.octets();
+            Ipv4Addr::new(a, 99, high, low).into()
+        }
+        IpAddr::V6(v6) => {
+            let mut segments = v6.segments();
+            segments[6..].copy_from_slice(&[0xbad, host]);
+            Ipv6Addr::from(segments).into()
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::arsenal::Ammunition;
 use crate::bench::reply::pin;
 use crate::hostile::Port;
+use crate::traffic::be_prompt;
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 const BURST: usize = 32;
 
 /// What was sent.
-pub(super) struct Shots {
+pub(in crate::bench) struct Shots {
     pub sent: u64,
     /// The wire's queue was full: not sent, and counted by the wire as dropped.
     pub refused: u64,
@@ -27,17 +28,33 @@ impl Shots {
     }
 }
 
+/// Whose turn it is on the attacker's core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::bench) enum Turn {
+    /// Everybody's.
+    Fair,
+    /// The attacker's, before everything ordinary: a real one has a machine of its own.
+    First,
+}
+
+/// Behind everything of netft's.
+const PRIORITY: u8 = 1;
+
 /// Fires all kinds in turn for `span`, from one thread on `cpu`, at most `rate` frames a second.
-pub(super) fn fire(
+pub(in crate::bench) fn fire(
     port: &Port,
     ammunition: &[Ammunition],
     cpu: usize,
     span: Duration,
     rate: f64,
+    turn: Turn,
 ) -> Result<Shots> {
     std::thread::scope(|scope| {
         let shooter = scope.spawn(|| {
             pin(cpu)?;
+            if turn == Turn::First {
+                be_prompt(PRIORITY)?;
+            }
             let mut counts = vec![0u64; ammunition.len()];
             let began = Instant::now();
             let (mut number, mut refused) = (0, 0);

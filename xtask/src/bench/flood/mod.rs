@@ -2,9 +2,9 @@
 //! counted, memory stays. What one core can send at most is reported, not judged: beyond what the receiving core takes, the
 //! wire's queue overflows, and what it loses may be five heartbeats in a row.
 
-mod arsenal;
-mod gun;
-mod tally;
+pub(super) mod arsenal;
+pub(super) mod gun;
+pub(super) mod tally;
 
 use super::detect::bed::Bed;
 use super::record::{Bound, Findings, PartRecord, measure_once};
@@ -14,23 +14,23 @@ use crate::hostile::Port;
 use crate::traffic::{Monitor, boottime_ns};
 use anyhow::Result;
 use arsenal::Target;
-use gun::Shots;
+use gun::{Shots, Turn};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tally::Tally;
 
 /// The attacked node, and whom the attacker pretends to be.
-const VICTIM: &str = "n1";
-const IMPERSONATED: &str = "n2";
-const NETWORK: &str = "net1";
+pub(super) const VICTIM: &str = "n1";
+pub(super) const IMPERSONATED: &str = "n2";
+pub(super) const NETWORK: &str = "net1";
 /// n2's, whose detection thread is on CPU 1, as n1's is on CPU 0.
-const ATTACKERS_CPU: usize = 1;
+pub(super) const ATTACKERS_CPU: usize = 1;
 /// The project's bounds.
-const RATE: f64 = 200_000.0;
+pub(super) const RATE: f64 = 200_000.0;
 /// What the attacker aims at. Late, it makes up for it.
 const PACE: f64 = 230_000.0;
-const GROWTH_KIB: f64 = 2048.0;
+pub(super) const GROWTH_KIB: f64 = 2048.0;
 /// Longest that `netft status` may take meanwhile.
 const ANSWER_MS: f64 = 1000.0;
 
@@ -90,7 +90,8 @@ fn flood(form: Form, target: Target, rate: f64, monitor: &Monitor) -> Result<Fin
     let firing = AtomicBool::new(true);
     let (shots, slowest) = std::thread::scope(|scope| -> Result<(Shots, Duration)> {
         let asking = scope.spawn(|| ask_meanwhile(&bed, &firing));
-        let shots = gun::fire(&port, &ammunition, ATTACKERS_CPU, Duration::from_secs(seconds), rate);
+        let shots =
+            gun::fire(&port, &ammunition, ATTACKERS_CPU, Duration::from_secs(seconds), rate, Turn::Fair);
         firing.store(false, Ordering::Release);
         let slowest = asking.join().unwrap_or_else(|_| Err(anyhow::anyhow!("asking panicked")))?;
         Ok((shots?, slowest))

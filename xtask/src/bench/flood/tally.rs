@@ -16,7 +16,7 @@ const STILL: Duration = Duration::from_millis(500);
 
 /// Numbers at one moment, or their growth.
 #[derive(Clone, Debug)]
-pub(super) struct Tally {
+pub(in crate::bench) struct Tally {
     /// Every counter of refused or dropped messages that what was fired can reach, and that isn't 0.
     pub counters: BTreeMap<String, u64>,
     /// Datagrams that found the socket's buffer full.

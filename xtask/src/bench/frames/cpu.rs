@@ -42,11 +42,7 @@ impl Clocks {
 
     /// Threads of n1's and n2's daemon that carry data.
     pub fn data_threads(&self) -> Result<[Vec<u32>; 2]> {
-        let tids = |pid| -> Result<Vec<u32>> {
-            let carrying = threads(pid)?.into_iter().filter(|(_, name)| carries_data(name));
-            Ok(carrying.map(|(tid, _)| tid).collect())
-        };
-        Ok([tids(self.pids[0])?, tids(self.pids[1])?])
+        Ok([data_threads(self.pids[0])?, data_threads(self.pids[1])?])
     }
 
     /// Now; `sender` is the stream's sending thread.
@@ -104,6 +100,12 @@ impl CpuTimes {
             softirq: self.softirq / frames,
         }
     }
+}
+
+/// Threads of a daemon that carry data.
+pub(in crate::bench) fn data_threads(pid: u32) -> Result<Vec<u32>> {
+    let carrying = threads(pid)?.into_iter().filter(|(_, name)| carries_data(name));
+    Ok(carrying.map(|(tid, _)| tid).collect())
 }
 
 fn carries_data(name: &str) -> bool {

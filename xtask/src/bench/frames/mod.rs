@@ -4,8 +4,8 @@
 //! The paths take turns in rounds, switched while the cluster runs. On two cores everything shares them: sender,
 //! receiver, both daemons and the wire between, which is softirq work on top of whoever sends.
 
-mod cpu;
-mod profile;
+pub(super) mod cpu;
+pub(super) mod profile;
 mod stream;
 pub(super) mod switch;
 mod tally;

@@ -58,7 +58,7 @@ pub(super) fn run(form: Form) -> Result<PartRecord> {
     measure_once("profile", "where the data threads' time goes", |_| {
         let span = Duration::from_secs(if form == Form::Full { 4 } else { 1 });
         let mut findings = Findings::default();
-        if Command::new("perf").arg("--version").stdout(Stdio::null()).status().is_err() {
+        if !has_perf() {
             findings.lines.push("not measured: there is no perf here (package linux-perf)".into());
             return Ok(findings);
         }
@@ -142,7 +142,13 @@ fn during(
     })
 }
 
-fn perf(arguments: &[&str]) -> Result<Output> {
+/// Whether it is installed.
+pub(in crate::bench) fn has_perf() -> bool {
+    Command::new("perf").arg("--version").stdout(Stdio::null()).status().is_ok()
+}
+
+/// Runs it.
+pub(in crate::bench) fn perf(arguments: &[&str]) -> Result<Output> {
     let output =
         Command::new("perf").args(arguments).stdin(Stdio::null()).output().context("running perf")?;
     let complaint = String::from_utf8_lossy(&output.stderr);

@@ -2,12 +2,11 @@
 
 use crate::cluster::{self, ask};
 use crate::lab::Lab;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use netft_core::types::Level;
 use netft_userspace::control::Request;
 use netft_userspace::engine::{DataWay, PathReport};
-use netft_userspace::listing::{Nodes, Reload, Session};
-use std::fs;
+use netft_userspace::listing::{Nodes, Session};
 use std::time::{Duration, Instant};
 
 /// How long sockets may take to be opened and proven.
@@ -71,16 +70,7 @@ pub(in crate::bench) fn secure(lab: &Lab, level: Level) -> Result<()> {
 /// Changes a key on all running nodes.
 fn set(lab: &Lab, section: &str, key: &str, value: &str) -> Result<()> {
     for node in cluster::nodes(lab) {
-        let file = lab.folder(&node)?.join("netft.toml");
-        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-        let mut table: toml::Table =
-            text.parse().with_context(|| format!("{} is no TOML", file.display()))?;
-        let entries = table.entry(section).or_insert_with(|| toml::Table::new().into());
-        let entries = entries.as_table_mut().with_context(|| format!("[{section}] is no table"))?;
-        entries.insert(key.into(), value.into());
-        fs::write(&file, toml::to_string(&table)?).with_context(|| format!("writing {}", file.display()))?;
-        let done: Reload = ask(lab, &node, Request::Reload { dry_run: false })?;
-        ensure!(done.applied, "{node} doesn't take {section}.{key} = \"{value}\"");
+        cluster::change(lab, &node, &format!("{section}.{key}={value:?}"))?;
     }
     Ok(())
 }

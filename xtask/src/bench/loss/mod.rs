@@ -1,8 +1,7 @@
 //! `bench loss`: what a silent cut of the active route costs. A UDP flow of 10 000 packets a second over `netft0` loses none
 //! and gets none twice; beside a full-speed TCP stream it loses no more than without cuts, and the stream goes on soon.
 
-mod bulk;
-
+use super::bulk::Bulk;
 use super::detect::bed::{Bed, End};
 use super::detect::random::Random;
 use super::record::{Bound, Findings, PartRecord, measure_once};
@@ -12,7 +11,6 @@ use crate::cluster;
 use crate::lab::Direction;
 use crate::traffic::{Flow, FlowReport, FlowSpec, Monitor, boottime_ns, promptly};
 use anyhow::{Context, Result};
-use bulk::Bulk;
 use netft_userspace::listing;
 use serde_json::{Value, json};
 use std::time::Duration;
