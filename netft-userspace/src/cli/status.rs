@@ -21,6 +21,14 @@ pub(super) fn text(status: &Status) -> String {
             ),
         );
     }
+    for (peer, level) in &daemon.outdated_levels {
+        line(
+            "",
+            format!(
+                "! cluster traffic to {peer} is still sent {level}, until new keys are agreed on: if this lasts, something stops handshakes"
+            ),
+        );
+    }
     let site = node.site.as_ref().map(|site| format!(", site {site}")).unwrap_or_default();
     line("node", format!("{} (id {}){site}: {}", node.name, node.id, word(node.state)));
     line(

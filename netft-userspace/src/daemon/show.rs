@@ -39,6 +39,7 @@ impl Daemon {
                 config_file: config.file.display().to_string(),
                 security_level: config.level,
                 other_levels: self.other_levels(),
+                outdated_levels: self.outdated_levels(),
                 adopted_routes: self.adopted_routes,
             },
             engine: Engine {
@@ -89,6 +90,13 @@ impl Daemon {
     fn other_levels(&self) -> BTreeMap<String, Level> {
         let peers = self.membership.peers().into_iter();
         let levels = peers.filter_map(|peer| Some((peer.name, peer.keys?.level.receive)));
+        levels.filter(|(_, level)| *level != self.config.level).collect()
+    }
+
+    /// Peers to which we still send at another level than configured: there are no new keys with them yet.
+    fn outdated_levels(&self) -> BTreeMap<String, Level> {
+        let peers = self.membership.peers().into_iter();
+        let levels = peers.filter_map(|peer| Some((peer.name, peer.keys?.level.send)));
         levels.filter(|(_, level)| *level != self.config.level).collect()
     }
 

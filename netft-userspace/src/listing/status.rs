@@ -72,10 +72,12 @@ pub struct Daemon {
     pub uptime_s: u64,
     /// Its configuration file.
     pub config_file: String,
-    /// Security level in effect.
+    /// Security level configured.
     pub security_level: Level,
     /// Peers that protect cluster traffic otherwise, by name.
     pub other_levels: BTreeMap<String, Level>,
+    /// Peers, by name, to which this node itself still sends at another level, until there are new keys.
+    pub outdated_levels: BTreeMap<String, Level>,
     /// Routes taken over from an earlier daemon at the start.
     pub adopted_routes: usize,
 }

@@ -195,6 +195,7 @@ fn status_is_as_documented() {
             config_file: "/etc/netft/netft.toml".into(),
             security_level: Level::Signed,
             other_levels: BTreeMap::from([("n2".into(), Level::Clear)]),
+            outdated_levels: BTreeMap::from([("n3".into(), Level::Clear)]),
             adopted_routes: 0,
         },
         engine: Engine {
@@ -240,7 +241,8 @@ fn status_is_as_documented() {
             "cluster": { "name": "prod", "id": 7 },
             "node": { "name": "n1", "id": 1, "site": null, "state": "up" },
             "daemon": { "version": "0.1.0", "pid": 12, "started": "2026-11-22T06:15:20.000000Z", "uptime_s": 3,
-                        "config_file": "/etc/netft/netft.toml", "security_level": "signed", "other_levels": { "n2": "clear" }, "adopted_routes": 0 },
+                        "config_file": "/etc/netft/netft.toml", "security_level": "signed", "other_levels": { "n2": "clear" },
+                        "outdated_levels": { "n3": "clear" }, "adopted_routes": 0 },
             "engine": { "wait": "sleep", "priority": 60, "priority_configured": 60, "cpus": [1], "loops": 9,
                         "loop_gap_max_us": 120.5, "stalls": 0, "stolen_us": 20000, "waited_us": 7,
                         "receive_stalls": 3, "postponed_verdicts": 1,

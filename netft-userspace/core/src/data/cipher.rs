@@ -6,7 +6,7 @@ use crate::session::LiveKeys;
 use crate::types::Level;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use netft_common::siphash::Stream;
-use netft_common::wire::{self, DATA_TAG_LEN, Header};
+use netft_common::wire::{self, DATA_TAG_LEN, Header, PROBE_LEN, kind};
 
 /// Where the tag is in a message.
 const TAG: std::ops::Range<usize> = size_of::<Header>()..HEADROOM;
@@ -110,7 +110,7 @@ impl Cipher {
         let unsealed = wire::Data { header: *header, tag: [0; DATA_TAG_LEN] };
         datagram[..HEADROOM].copy_from_slice(bytemuck::bytes_of(&unsealed));
         let tag = match &self.send {
-            Direction::Clear(key) => clear_tag(*key, &route.local, &route.remote, header, datagram.len()),
+            Direction::Clear(key) => clear_tag(*key, &route.local, &route.remote, header, datagram),
             Direction::Signed(key) => {
                 let tag = key.seal_in_place_separate_tag(nonce(header), Aad::from(&*datagram), &mut []);
                 bytes_of(tag.map_err(|_| CipherError)?.as_ref())?
@@ -137,7 +137,7 @@ impl Cipher {
         let tag = bytes_of(&datagram[TAG])?;
         let opened = match &self.receive {
             Direction::Clear(key) => {
-                let right = clear_tag(*key, remote, local, header, datagram.len());
+                let right = clear_tag(*key, remote, local, header, datagram);
                 // One comparison of two words: there is no prefix whose length the time it takes could tell.
                 return if u128::from_le_bytes(right) == u128::from_le_bytes(tag) {
                     Ok(())
@@ -168,17 +168,21 @@ fn nonce(header: &Header) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// Covers everything but what is in the frame; the second half is 0.
+/// Covers everything but what is in the frame, and the number of a probe: it vouches for a route. The second half is 0.
 fn clear_tag(
     key: [u64; 2],
     source: &[u8; 16],
     destination: &[u8; 16],
     header: &Header,
-    length: usize,
+    datagram: &[u8],
 ) -> [u8; DATA_TAG_LEN] {
     let mut stream = Stream::new(key);
     stream.write(source).write(destination).write(bytemuck::bytes_of(header));
-    let hash = stream.write(&(length as u64).to_le_bytes()).finish();
+    stream.write(&(datagram.len() as u64).to_le_bytes());
+    if header.kind == kind::PROBE {
+        stream.write(datagram.get(HEADROOM..HEADROOM + PROBE_LEN).unwrap_or_default());
+    }
+    let hash = stream.finish();
     let mut tag = [0; DATA_TAG_LEN];
     tag[..8].copy_from_slice(&hash.to_le_bytes());
     tag

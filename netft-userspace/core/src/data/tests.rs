@@ -245,6 +245,21 @@ fn a_padded_probe_is_a_probe_of_any_length() {
 }
 
 #[test]
+fn the_number_of_a_probe_is_authentic_at_every_level() {
+    for level in LEVELS {
+        let (mut a, mut b) = ends_at((level, level), 0, 0);
+        let mut datagram = vec![7; HEADROOM + 1000];
+        a.padded_probe(node(2), &ROUTE, 99, &mut datagram).unwrap();
+        for at in HEADROOM..HEADROOM + PROBE_LEN {
+            let mut forged = datagram.clone();
+            forged[at] ^= 1;
+            assert_eq!(open(&mut b, &forged), Err(DataReject::Tag), "{level}, byte {at}");
+        }
+        assert_eq!(open(&mut b, &datagram), Ok(Got::Probe(Probe::Solicit(99))));
+    }
+}
+
+#[test]
 fn threads_share_numbering_and_window() {
     let (mut a, mut b) = ends(0, 0);
     let (mut other_a, mut other_b) = (a.clone(), b.clone());

@@ -456,12 +456,14 @@ impl Exchange {
     }
 
     fn switch(&mut self, now: Nanos, keys: SessionKeys) {
+        // The level was changed after the other end had been told the one before.
+        let outdated = keys.level.send != self.level;
         let before = self.current.replace(keys);
         self.renewals += u64::from(before.is_some());
         self.beside = before.map_or(Beside::None, Beside::Previous);
         self.retire_at_ns = now.saturating_add(PREVIOUS_NS);
-        (self.since_ns, self.settled, self.wishes) = (now, false, false);
-        self.due_ns = now.saturating_add(self.period_ns);
+        (self.since_ns, self.settled, self.wishes) = (now, false, outdated);
+        self.due_ns = now.saturating_add(if outdated { SPACING_NS } else { self.period_ns });
     }
 
     fn settle(&mut self, now: Nanos) {

@@ -355,3 +355,22 @@ fn a_level_changes_with_the_keys_and_each_end_knows_the_others() {
         ((Level::Signed, Level::Clear), (Level::Clear, Level::Signed))
     );
 }
+
+#[test]
+fn a_level_that_changes_between_an_answer_and_its_repetition_comes_with_the_next_keys() {
+    let (mut one, mut other) = pair(0);
+    agree(0, &mut one, &mut other);
+    one.exchange.renew(10 * SECOND);
+    let step = one.poll(10 * SECOND).unwrap();
+    let lost = other.take(10 * SECOND, &step).unwrap().unwrap();
+    other.exchange.set_level(10 * SECOND, Level::Encrypted);
+    let answer = other.take(10 * SECOND, &step).unwrap().unwrap();
+    assert_eq!(lost, answer);
+    one.take(10 * SECOND, &answer).unwrap();
+    other.hear(10 * SECOND, &one);
+    let sends = |end: &End| end.exchange.levels().map(|level| level.send).unwrap();
+    assert_eq!((sends(&other), other.exchange.wish()), (Level::Signed, Wish::Renew), "not forgotten");
+    one.hear(11 * SECOND, &other);
+    agree(11 * SECOND, &mut one, &mut other);
+    assert_eq!((sends(&other), other.exchange.wish()), (Level::Encrypted, Wish::None));
+}
