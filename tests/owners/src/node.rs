@@ -8,6 +8,7 @@ use crate::ownership::{
     VoterStanding,
 };
 use crate::raft::{Change, Disk, Raft, Role, Rpc};
+use crate::shell::{Shell, broken};
 use netft_core::types::{Nanos, NodeId};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -217,6 +218,13 @@ impl Node {
             let voters = self.voters();
             let heed = self.elections.heed_vote_request(now, from, &voters);
             if heed == Heed::Drop || !self.may_vote() {
+                return;
+            }
+        }
+        // Rule 14: what is written into an emptied store must not count for what the old one had promised to hold.
+        if let Rpc::Append { store, .. } = &rpc {
+            let meant = *store == Some(self.raft.disk.incarnation);
+            if !meant && !broken(Shell::AppendsToAnotherStore) {
                 return;
             }
         }

@@ -107,6 +107,9 @@ pub const RELAY: Plan = Plan { name: "relay", script: Some(relay), ..MOVES };
 /// A VIP is given to a node whose ownership thread never wakes up.
 pub const SLEEPER: Plan = Plan { name: "sleeper", script: Some(sleeper), ..MOVES };
 
+/// A store is emptied, and with it half of what a majority had promised.
+pub const AMNESIA: Plan = Plan { name: "amnesia", script: Some(amnesia), ..MOVES };
+
 /// Everything.
 pub const MIXED: Plan = Plan {
     name: "mixed",
@@ -126,7 +129,7 @@ pub const MIXED: Plan = Plan {
 /// All of them.
 pub const PLANS: &[&Plan] = &[
     &MOVES, &CUTS, &RIFTS, &FREEZES, &CRASHES, &CHANGES, &DISRUPT, &MOVEOUT, &RELAPSE, &RELAY, &SLEEPER,
-    &MIXED,
+    &AMNESIA, &MIXED,
 ];
 
 impl Plan {
@@ -295,6 +298,22 @@ fn relay(rng: &mut Rng, case: &mut Case) {
             kind: FaultKind::Move { vip: 0, node },
         });
     }
+}
+
+/// A leader is cut off, and another elected by two voters. One of them loses its store, while the other hears nothing: and now
+/// the first leader is back, with a voter that remembers nothing of its successor.
+fn amnesia(rng: &mut Rng, case: &mut Case) {
+    (case.nodes, case.voters, case.restore_ns) = (3, 3, MS);
+    let leader = rng.index(3);
+    let forgets = (leader + 1 + rng.index(2)) % 3;
+    let deaf = 3 - leader - forgets;
+    let at_ns = SETTLE_NS + rng.between(0, 20 * MS);
+    let mut push =
+        |after_ns, span_ns, kind| case.faults.push(Fault { at_ns: at_ns + after_ns, span_ns, kind });
+    push(0, 80 * MS, FaultKind::Isolate { node: leader });
+    push(rng.between(15 * MS, 25 * MS), 140 * MS, FaultKind::Deaf { node: deaf });
+    push(rng.between(40 * MS, 50 * MS), 36 * MS, FaultKind::Wipe { node: forgets });
+    push(100 * MS, 0, FaultKind::Move { vip: 0, node: leader });
 }
 
 /// A VIP is given to a follower whose ownership thread stands still for good, while its engine ticks.

@@ -17,10 +17,27 @@ pub(crate) enum Role {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Rpc {
-    Vote { term: u64, last: LogId },
-    VoteReply { term: u64, granted: bool },
-    Append { term: u64, before: LogId, entries: Vec<(LogId, Entry)>, commit: LogId },
-    AppendReply { term: u64, matches: Option<u64>, end: u64 },
+    Vote {
+        term: u64,
+        last: LogId,
+    },
+    VoteReply {
+        term: u64,
+        granted: bool,
+    },
+    /// `store`: the receiver's, by the sender's log.
+    Append {
+        term: u64,
+        store: Option<u64>,
+        before: LogId,
+        entries: Vec<(LogId, Entry)>,
+        commit: LogId,
+    },
+    AppendReply {
+        term: u64,
+        matches: Option<u64>,
+        end: u64,
+    },
 }
 
 /// What changed, for who drives it.
@@ -112,6 +129,16 @@ impl Raft {
         found.unwrap_or_default()
     }
 
+    /// The incarnation of a node's store by this log.
+    fn store_of(&self, node: NodeId) -> Option<u64> {
+        let newest = self.disk.log.iter().rev().find_map(|(_, entry)| match entry {
+            Entry::Member(of, member) if *of == node => Some(Some(member.incarnation)),
+            Entry::RemoveMember(of) if *of == node => Some(None),
+            _ => None,
+        });
+        newest.flatten()
+    }
+
     pub(crate) fn stand(&mut self) {
         self.new_term(self.disk.term + 1);
         self.role = Role::Candidate;
@@ -145,7 +172,8 @@ impl Raft {
             let from = usize::try_from(next - 1).unwrap_or(0);
             let entries = self.disk.log[from..].iter().take(BATCH).cloned().collect();
             let commit = self.id_at(self.committed).unwrap_or_default();
-            self.sends.push((node, Rpc::Append { term: self.disk.term, before, entries, commit }));
+            let (term, store) = (self.disk.term, self.store_of(node));
+            self.sends.push((node, Rpc::Append { term, store, before, entries, commit }));
         }
     }
 
@@ -183,7 +211,7 @@ impl Raft {
                     self.count_votes();
                 }
             }
-            Rpc::Append { term, before, entries, commit } => {
+            Rpc::Append { term, before, entries, commit, .. } => {
                 self.handle_append(from, term, before, entries, commit)
             }
             Rpc::AppendReply { term, matches, end } => {

@@ -5,6 +5,8 @@
 pub enum Shell {
     /// Rule 4: the clock stands still in suspend.
     ClockStopsInSuspend,
+    /// Rule 14: an emptied store takes and acknowledges entries that are meant for the one before.
+    AppendsToAnotherStore,
 }
 
 /// Whether it is done wrongly.

@@ -7,8 +7,8 @@
 //! ```
 
 use netft_owners::{
-    CHANGES, CRASHES, CUTS, Case, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, Plan, RELAPSE, RELAY, RIFTS,
-    SERVED_WITHIN_NS, SLEEPER, Simulator, Tally,
+    AMNESIA, CHANGES, CRASHES, CUTS, Case, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, Plan, RELAPSE, RELAY,
+    RIFTS, SERVED_WITHIN_NS, SLEEPER, Simulator, Tally,
 };
 use std::path::Path;
 
@@ -92,6 +92,14 @@ fn a_vip_that_is_given_on_twice_has_one_owner() {
 #[test]
 fn a_vip_of_a_node_that_never_wakes_up_is_served_by_another() {
     run(&SLEEPER, 40);
+}
+
+#[test]
+fn what_a_majority_committed_outlives_an_emptied_store() {
+    run(&AMNESIA, 200);
+    // Found among the first 8400 seeds.
+    let outcome = Simulator::default().run(&MIXED.draw(6210));
+    assert!(outcome.is_ok(), "{outcome:?}");
 }
 
 #[test]
