@@ -1,6 +1,7 @@
 //! What XDP does per packet, on the host: the tag, and a leg from frame to reply.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use netft_common::fence::FenceTables;
 use netft_common::heartbeat::{self, Tables};
 use netft_common::map::{EngineState, KeySet, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
@@ -43,6 +44,8 @@ impl Tables for Memory {
         1_000_000
     }
 }
+
+impl FenceTables for Memory {}
 
 fn mapped(address: [u8; 4]) -> [u8; 16] {
     std::net::Ipv4Addr::from(address).to_ipv6_mapped().octets()

@@ -9,6 +9,7 @@
 //!   stamps completed ◀───────────   final reply (4), which nothing answers
 //! ```
 
+use crate::fence::{self, FenceTables};
 use crate::map::{
     Counter, DataPath, EngineState, Gate, MAX_SLOTS, NodeConfig, SlotConfig, SlotState, down_reason,
 };
@@ -186,7 +187,7 @@ pub fn find_slot<'a, T: Tables>(
 /// # Errors
 /// [`Refusal::NotOurs`] and every [`Reject`] but those of malformed frames, in the order of `docs/wire-format.md`.
 #[inline(always)]
-pub fn answer<T: Tables>(
+pub fn answer<T: FenceTables>(
     tables: &T,
     node: &NodeConfig,
     addresses: &Addresses,
@@ -247,10 +248,12 @@ pub fn answer<T: Tables>(
         kind::CONFIRMATION => advance(tables, &state.confirmed_sent_ns, echoed_ns),
         _ => advance(tables, &state.completed_sent_ns, echoed_ns),
     }
+    let vouched = (fence::evidence_stamp(leg), fence::index_of(leg.vouch_index));
     if header.kind == kind::FINAL_REPLY {
         return Ok(Answer::Complete);
     }
     if config.remote_slot == NO_SLOT {
+        note_vouch(tables, config.peer, vouched, now_ns);
         return Ok(Answer::Unanswered);
     }
     #[expect(clippy::cast_possible_truncation, reason = "wire flags, 16 bits")]
@@ -264,13 +267,26 @@ pub fn answer<T: Tables>(
         ..own_header(node, config, flags, header.sequence)
     };
     leg.tick_age_ns = tick_age(tables.load(&engine.tick_ns), now_ns);
-    leg.vouch_index = 0;
+    leg.vouch_index = match header.kind {
+        kind::REQUEST | kind::REPLY => fence::vouch_word(fence::vouch(tables, config.peer, now_ns)),
+        _ => 0,
+    };
     leg.down_slot = NO_SLOT;
     leg.down_reason = 0;
     leg.reserved = 0;
     let back = Addresses::new(config.local, config.remote);
     leg.tag = tag(send_key, &back, leg);
+    // Last, because the verifier follows each of its ways through everything after it.
+    note_vouch(tables, config.peer, vouched, now_ns);
     Ok(Answer::Reply)
+}
+
+/// What an accepted leg says about this node's lease, if it is one that does.
+#[inline(always)]
+fn note_vouch<T: FenceTables>(tables: &T, voter: u16, (stamp, index): (Option<u64>, u64), now_ns: u64) {
+    if let Some(own_sent_ns) = stamp {
+        fence::note_evidence(tables, voter, index, own_sent_ns, now_ns);
+    }
 }
 
 /// Leg 1, ready to be sent from `config.local` to `config.remote`. For the engine, just before it sends: `now_ns`

@@ -18,4 +18,5 @@ pub mod map;
 pub mod packet;
 pub mod receive;
 pub mod siphash;
+pub mod vip;
 pub mod wire;

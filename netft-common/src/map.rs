@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use core::sync::atomic::AtomicU64;
 
 /// Version of these layouts. A daemon that finds pinned maps of another version makes new ones.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 /// Routes one node can have: slots are 0..MAX_SLOTS.
 pub const MAX_SLOTS: u32 = 1024;
 /// Node ids are 1..MAX_NODES.
@@ -415,7 +415,7 @@ impl DataPath {
     }
 }
 
-/// Indices into [`name::COUNTERS`]: what XDP did with packets. Per-packet events are counted, and logged only
+/// Indices into [`name::COUNTERS`]: what XDP did with packets, and the fence in TC. Per-packet events are counted, and logged only
 /// if an administrator asks for it (`log.packets`).
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -467,11 +467,19 @@ pub enum Counter {
     /// Data or a probe that was to go to an AF_XDP socket, but its queue has none, or it came in by another device:
     /// passed to the kernel's socket.
     FellThrough,
+    /// For or from a VIP: the fence is closed, as it isn't set up, or is at this moment being changed.
+    FenceNotReady,
+    /// The same, as the engine didn't tick within its timeout.
+    FenceEngineStalled,
+    /// The same, as no majority of voters vouched within their leases.
+    FenceNoMajority,
+    /// The same, as this node isn't the owner.
+    FenceNotOwner,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = Counter::FellThrough as u32 + 1;
+    pub const COUNT: u32 = Counter::FenceNotOwner as u32 + 1;
     /// Metric-style names, in order.
     pub const NAMES: [&'static str; Counter::COUNT as usize] = [
         "passed_other",
@@ -497,6 +505,10 @@ impl Counter {
         "unanswered",
         "redirected",
         "fell_through",
+        "fence_not_ready",
+        "fence_engine_stalled",
+        "fence_no_majority",
+        "fence_not_owner",
     ];
 }
 

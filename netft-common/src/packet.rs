@@ -457,7 +457,7 @@ pub const fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 
 /// An IPv4 address as loaded, as the words of `::ffff:a.b.c.d`.
 #[inline(always)]
-const fn mapped_words(address: u32) -> [u64; 2] {
+pub(crate) const fn mapped_words(address: u32) -> [u64; 2] {
     [0, (address as u64) << 32 | 0xffff_0000]
 }
 

@@ -1,6 +1,7 @@
 //! From a received frame to a verdict: classifier, heartbeat logic and reply in one. XDP runs this and adds nothing
 //! but the action and the counter.
 
+use crate::fence::FenceTables;
 use crate::heartbeat::{self, Answer, Refusal, Reject, Tables};
 use crate::map::{COMMON_GATE, Counter, MAX_QUEUES, Steering, gate_index, socket_index};
 use crate::packet::{self, Class, Family, Frame, Malformed, PacketMut, Shape};
@@ -25,7 +26,7 @@ pub enum Verdict {
 /// # Errors
 /// Whatever is to be dropped, each reason with its own counter.
 #[inline(always)]
-pub fn receive<P: PacketMut + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> Result<Verdict, Reject> {
+pub fn receive<P: PacketMut + ?Sized, T: FenceTables>(packet: &mut P, tables: &T) -> Result<Verdict, Reject> {
     let Some(node) = tables.node() else { return Ok(Verdict::Pass(Counter::PassedOther)) };
     if node.cluster_id == 0 {
         return Ok(Verdict::Pass(Counter::PassedOther));

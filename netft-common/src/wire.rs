@@ -94,7 +94,8 @@ pub struct Heartbeat {
     pub responder_sent_ns: u64,
     /// How long before this leg left the sender's engine last ticked, in nanoseconds; `u64::MAX` = never.
     pub tick_age_ns: u64,
-    /// Highest log index the receiver must have applied for this leg to count as vouching; 0 until leases exist.
+    /// Legs 2 and 3: one more than the log index up to which the receiver must have applied for this leg to count as
+    /// vouching for it; 0 = it vouches for nobody. 0 in legs 1 and 4.
     pub vouch_index: u64,
     /// A slot of the *receiver* whose route's far end has lost its carrier or was taken down, else [`NO_SLOT`].
     /// Only leg 1 carries it; it is how a node tells its peers over a route that still works.

@@ -4,6 +4,7 @@
 //! made of atomics ([`Shared`]), or they are copied word by word.
 
 use bytemuck::Pod;
+use netft_common::fence::FenceState;
 use netft_common::map::{EngineState, Gate, KeySet, SlotConfig, SlotState};
 use std::io;
 use std::marker::PhantomData;
@@ -21,6 +22,8 @@ pub unsafe trait Shared {}
 unsafe impl Shared for EngineState {}
 // SAFETY: `#[repr(C)]`, sixteen AtomicU64 (128 bytes, asserted in netft-common).
 unsafe impl Shared for SlotState {}
+// SAFETY: `#[repr(C)]`, sixteen AtomicU64 (128 bytes, asserted in netft-common).
+unsafe impl Shared for FenceState {}
 // SAFETY: `#[repr(C)]`, two AtomicU64 (16 bytes, asserted in netft-common).
 unsafe impl Shared for Gate {}
 // SAFETY: an atomic itself.

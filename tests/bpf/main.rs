@@ -4,6 +4,7 @@
 mod agreement;
 mod cost;
 mod exchange;
+mod fence;
 mod frames;
 mod gates;
 mod hostile;

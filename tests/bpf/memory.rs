@@ -2,6 +2,7 @@
 
 use super::node::Setup;
 use super::program::{Action, Outcome};
+use netft_common::fence::FenceTables;
 use netft_common::heartbeat::Tables;
 use netft_common::map::{Counter, EngineState, MAX_SLOTS, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
@@ -85,3 +86,5 @@ impl Tables for Memory {
         self.now_ns.get()
     }
 }
+
+impl FenceTables for Memory {}

@@ -232,11 +232,12 @@ fn every_verdict_and_reject_reason_is_reached_and_counted_once() {
         assert_eq!(program.state(slot(2, family)), [0; 16], "nothing refused may leave a trace");
         assert_eq!(memory.state(slot(2, family)), [0; 16], "nothing refused may leave a trace");
     }
-    // The rest is what accepted legs count (exchange.rs and below), what is steered to sockets (steering.rs), and what is
-    // too much for userspace (gates.rs).
-    for elsewhere in
-        ["leg1", "leg2", "leg3", "leg4", "unanswered", "redirected", "fell_through", "reject_backlog"]
-    {
+    // The rest is what accepted legs count (exchange.rs and below), what is steered to sockets (steering.rs), what is too
+    // much for userspace (gates.rs), and what the fence keeps out (fence.rs).
+    let mut elsewhere = vec!["leg1", "leg2", "leg3", "leg4", "unanswered", "redirected", "fell_through"];
+    elsewhere.extend(["reject_backlog", "fence_not_ready", "fence_engine_stalled", "fence_no_majority"]);
+    elsewhere.push("fence_not_owner");
+    for elsewhere in elsewhere {
         reached.insert(elsewhere);
     }
     let all: BTreeSet<_> = Counter::NAMES.into_iter().collect();

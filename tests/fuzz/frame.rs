@@ -2,6 +2,7 @@
 
 use crate::Adversary;
 use bytemuck::Zeroable;
+use netft_common::fence::FenceTables;
 use netft_common::heartbeat::{self, Addresses, Tables};
 use netft_common::map::{EngineState, KeySet, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
@@ -92,6 +93,8 @@ impl Tables for Memory {
         NOW
     }
 }
+
+impl FenceTables for Memory {}
 
 /// An authentic leg from the peer, as a frame.
 fn leg(family: Family, kind: u8, tagged: bool) -> Vec<u8> {

@@ -9,6 +9,7 @@ mod bulk;
 mod cluster;
 mod datapath;
 mod failover;
+mod fence;
 mod hostile;
 mod lifecycle;
 mod refusals;

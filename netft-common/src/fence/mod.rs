@@ -15,7 +15,7 @@ mod sabotage;
 pub mod sabotage;
 
 use crate::heartbeat::Tables;
-use crate::map::MAX_NODES;
+use crate::map::{MAX_CPUS, MAX_NODES};
 use crate::wire::{Heartbeat, kind};
 use bytemuck::{Pod, Zeroable};
 use core::sync::atomic::AtomicU64;
@@ -26,6 +26,10 @@ use sabotage::{Sabotage, broken};
 pub const MAX_VOTERS: usize = 9;
 /// VIPs of a cluster: their numbers are 0..MAX_VIPS.
 pub const MAX_VIPS: u32 = 1024;
+/// Addresses of all VIPs together.
+pub const MAX_VIP_ADDRESSES: u32 = 4096;
+/// Hardware addresses of one node.
+pub const MAX_MACS: u32 = 256;
 /// An echoed stamp may be this far in the future, in nanoseconds (CPUs read the clock a little apart); beyond, it is none.
 pub const FUTURE_NS: u64 = 1_000_000;
 /// In a vouch index: this node doesn't know what it would vouch for, so it vouches for nobody.
@@ -35,7 +39,7 @@ pub const UNSURE: u64 = u64::MAX;
 pub mod name {
     /// One [`super::FenceState`]. The ownership thread writes.
     pub const FENCE: &str = "FENCE";
-    /// Hash of a VIP (16 bytes, IPv4 mapped) to its [`super::VipEntry`]. The ownership thread writes.
+    /// Hash of an address (16 bytes, IPv4 mapped) to its VIP's [`super::VipEntry`]. The ownership thread writes.
     pub const VIPS: &str = "VIPS";
     /// Owner bits: a `u64` per VIP, the epoch it is owned at, 0 = not owned. The ownership thread writes.
     pub const OWNED: &str = "OWNED";
@@ -44,8 +48,10 @@ pub mod name {
     /// `R` per node id: index of the last entry in the own log that takes a VIP from it, as [`super::vouch_word`]: in a new
     /// map everybody is [`super::UNSURE`]. The ownership thread writes.
     pub const VOUCH_INDEX: &str = "VOUCH_INDEX";
-    /// Per CPU a `u64` per node id: when it last began a leg that vouches for it. Kernel writes.
+    /// Per CPU a `u64` per node id ([`super::vouched_index`]): when it last began a leg that vouches for it. Kernel writes.
     pub const VOUCHED: &str = "VOUCHED";
+    /// Hash of this node's own hardware addresses ([`super::mac_word`]) to 1, only looked at for VIPs. Engine writes.
+    pub const MACS: &str = "MACS";
 }
 
 /// Values of [`FenceState::quorum`].
@@ -58,7 +64,8 @@ pub mod quorum {
     pub const NONE: u64 = 2;
 }
 
-/// What the fence goes by, besides the words per node and per VIP. The ownership thread writes all of it. 128 bytes.
+/// What the fence goes by, besides the words per node and per VIP. The ownership thread writes all of it but the engine's
+/// timeout. 128 bytes.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct FenceState {
@@ -68,12 +75,14 @@ pub struct FenceState {
     pub applied: AtomicU64,
     /// See [`quorum`].
     pub quorum: AtomicU64,
-    /// Age of the engine's tick at which the fence closes, in nanoseconds.
+    /// Age of the engine's tick at which the fence closes, in nanoseconds. Engine writes.
     pub engine_timeout_ns: AtomicU64,
     /// [`Voter`] words, 0 = no more.
     pub voters: [AtomicU64; MAX_VOTERS],
+    /// Addresses in [`name::VIPS`]; 0 = no frame is looked at. Raised before one is put in, lowered after one was taken out.
+    pub addresses: AtomicU64,
     /// 0.
-    pub reserved: [AtomicU64; 3],
+    pub reserved: [AtomicU64; 2],
 }
 
 /// A VIP as eBPF finds it by its address.
@@ -84,6 +93,21 @@ pub struct VipEntry {
     pub vip: u32,
     /// [`vip_flags`].
     pub flags: u32,
+}
+
+impl VipEntry {
+    /// The word as stored: number, flags.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.vip as u64 | (self.flags as u64) << 32
+    }
+
+    /// From the word as stored.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "each field takes its own bits")]
+    pub const fn from_word(word: u64) -> Self {
+        Self { vip: word as u32, flags: (word >> 32) as u32 }
+    }
 }
 
 /// Bits of [`VipEntry::flags`].
@@ -130,17 +154,50 @@ impl Voter {
 }
 
 /// Where the fence's words are: eBPF maps, or plain memory in tests and simulations.
+///
+/// Whoever has no VIPs need say nothing: without these words nobody is vouched for, and every fence is closed.
 pub trait FenceTables: Tables {
     /// The fence's own state; `None` = not there yet.
-    fn fence(&self) -> Option<&FenceState>;
+    #[inline(always)]
+    fn fence(&self) -> Option<&FenceState> {
+        None
+    }
     /// The word of [`name::EVIDENCE`] of a node, `None` if out of range.
-    fn evidence(&self, node: u16) -> Option<&AtomicU64>;
+    #[inline(always)]
+    fn evidence(&self, node: u16) -> Option<&AtomicU64> {
+        let _ = node;
+        None
+    }
     /// The word of [`name::VOUCH_INDEX`] of a node.
-    fn vouch_index(&self, node: u16) -> Option<&AtomicU64>;
+    #[inline(always)]
+    fn vouch_index(&self, node: u16) -> Option<&AtomicU64> {
+        let _ = node;
+        None
+    }
     /// The word of [`name::VOUCHED`] of a node, this CPU's.
-    fn vouched(&self, node: u16) -> Option<&AtomicU64>;
+    #[inline(always)]
+    fn vouched(&self, node: u16) -> Option<&AtomicU64> {
+        let _ = node;
+        None
+    }
     /// The word of [`name::OWNED`] of a VIP.
-    fn owned(&self, vip: u32) -> Option<&AtomicU64>;
+    #[inline(always)]
+    fn owned(&self, vip: u32) -> Option<&AtomicU64> {
+        let _ = vip;
+        None
+    }
+    /// Which VIP has this address.
+    #[inline(always)]
+    fn vip(&self, address: &[u64; 2]) -> Option<VipEntry> {
+        let _ = address;
+        None
+    }
+    /// Whether this hardware address ([`mac_word`]) is this node's.
+    #[inline(always)]
+    fn is_own_mac(&self, mac: u64) -> bool {
+        let _ = mac;
+        false
+    }
     /// Stores a word by an atomic exchange, which nothing after it overtakes.
     #[cfg(target_has_atomic = "64")]
     fn exchange(&self, word: &AtomicU64, value: u64) {
@@ -241,32 +298,51 @@ pub fn vouch_counts(applied: u64, vouch_index: u64) -> bool {
     (vouch_index != UNSURE && applied >= vouch_index) || broken(Sabotage::VouchesForAnything)
 }
 
-/// Rule 8: what goes into the `vouch_index` of a leg 2 or 3 to `node`. That this node vouches is noted before the index is read:
-/// so whoever stores an index and then reads the notes finds every leg that left with the one before.
+/// Where a CPU notes in [`name::VOUCHED`] that it vouches for a node; `None` if one of both is out of range.
 #[inline(always)]
-pub fn vouch<T: FenceTables>(tables: &T, node: u16, now_ns: u64) -> u64 {
-    note_vouching(tables, node, now_ns);
-    vouch_index(tables, node)
+pub const fn vouched_index(cpu: u32, node: u16) -> Option<u32> {
+    if cpu < MAX_CPUS && (node as u32) < MAX_NODES { Some(cpu * MAX_NODES + node as u32) } else { None }
 }
 
-/// The first half of [`vouch`], for simulations in which a CPU stands still between both.
+/// A hardware address as the key of [`name::MACS`].
 #[inline(always)]
-pub fn note_vouching<T: FenceTables>(tables: &T, node: u16, now_ns: u64) {
-    if let Some(word) = tables.vouched(node) {
-        tables.exchange(word, now_ns);
+pub const fn mac_word(mac: [u8; 6]) -> u64 {
+    u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0])
+}
+
+/// Rule 8: what goes into the `vouch_index` of a leg 2 or 3 to `node`. That this node vouches is noted before the index is read:
+/// so whoever stores an index and then reads the notes finds every leg that left with the one before. A CPU that can't
+/// note it vouches for nobody.
+#[inline(always)]
+pub fn vouch<T: FenceTables>(tables: &T, node: u16, now_ns: u64) -> u64 {
+    if note_vouching(tables, node, now_ns) { vouch_index(tables, node) } else { UNSURE }
+}
+
+/// The first half of [`vouch`], for simulations in which a CPU stands still between both; says whether it was noted.
+#[inline(always)]
+pub fn note_vouching<T: FenceTables>(tables: &T, node: u16, now_ns: u64) -> bool {
+    match tables.vouched(node) {
+        Some(word) => {
+            tables.exchange(word, now_ns);
+            true
+        }
+        None => false,
     }
 }
 
 /// The second half of [`vouch`].
 #[inline(always)]
 pub fn vouch_index<T: FenceTables>(tables: &T, node: u16) -> u64 {
-    match tables.vouch_index(node) {
-        Some(word) => tables.load(word).wrapping_sub(1),
-        None => UNSURE,
-    }
+    tables.vouch_index(node).map_or(UNSURE, |word| index_of(tables.load(word)))
 }
 
-/// A vouch index as it is stored: 0 is [`UNSURE`].
+/// The index that was stored or sent as `word`.
+#[inline(always)]
+pub const fn index_of(word: u64) -> u64 {
+    word.wrapping_sub(1)
+}
+
+/// A vouch index as it is stored and sent: 0 is [`UNSURE`].
 #[inline(always)]
 pub const fn vouch_word(index: u64) -> u64 {
     index.wrapping_add(1)
@@ -279,10 +355,16 @@ pub const fn vouch_word(index: u64) -> u64 {
 /// Why it is to be dropped.
 #[inline(always)]
 pub fn judge<T: FenceTables>(tables: &T, entry: VipEntry, frame: Frame, now_ns: u64) -> Result<(), Closed> {
+    if is_judged(entry, frame) { check(tables, entry.vip, now_ns) } else { Ok(()) }
+}
+
+/// Whether [`check`] decides on a frame; else it passes.
+#[inline(always)]
+pub fn is_judged(entry: VipEntry, frame: Frame) -> bool {
     match frame {
-        Frame::ToOtherMac | Frame::Transit => Ok(()),
-        Frame::ToOwnMac if entry.flags & vip_flags::INSTALLED == 0 => Ok(()),
-        Frame::ToOwnMac | Frame::Local => check(tables, entry.vip, now_ns),
+        Frame::ToOtherMac | Frame::Transit => false,
+        Frame::ToOwnMac => entry.flags & vip_flags::INSTALLED != 0,
+        Frame::Local => true,
     }
 }
 
@@ -309,9 +391,12 @@ pub fn check<T: FenceTables>(tables: &T, vip: u32, now_ns: u64) -> Result<(), Cl
     is_owner(tables, vip)
 }
 
-/// Rule 3: the committed owner, by the newest state that this node applied.
+/// Rule 3: the committed owner, by the newest state that this node applied. Only after [`check`] of another VIP.
+///
+/// # Errors
+/// [`Closed::NotOwner`].
 #[inline(always)]
-fn is_owner<T: FenceTables>(tables: &T, vip: u32) -> Result<(), Closed> {
+pub fn is_owner<T: FenceTables>(tables: &T, vip: u32) -> Result<(), Closed> {
     match tables.owned(vip) {
         Some(word) if tables.load(word) != 0 => Ok(()),
         _ => Err(Closed::NotOwner),

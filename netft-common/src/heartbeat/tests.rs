@@ -47,6 +47,8 @@ impl Tables for Memory {
     }
 }
 
+impl FenceTables for Memory {}
+
 fn node(id: u16, slot: u32, config: SlotConfig, now_ns: u64) -> Memory {
     let mut configs = std::vec![SlotConfig::default(); MAX_SLOTS as usize];
     configs[slot as usize] = config;

@@ -1,6 +1,6 @@
 //! The one place where packet memory is touched.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 use bytemuck::Pod;
 use core::ptr;
 use netft_common::packet::{Packet, PacketMut};
@@ -44,5 +44,33 @@ impl PacketMut for XdpFrame {
         // SAFETY: as for the read; XDP programs may write to the frame.
         unsafe { ptr::write_unaligned(to, value) };
         Some(())
+    }
+}
+
+/// A frame in TC. Headers that aren't in its linear part are copied, so that no frame can hide what it says there.
+pub struct TcFrame<'a> {
+    context: &'a TcContext,
+    data: usize,
+    data_end: usize,
+}
+
+impl<'a> TcFrame<'a> {
+    /// The frame of this run of the program.
+    #[inline(always)]
+    pub fn new(context: &'a TcContext) -> Self {
+        Self { context, data: context.data(), data_end: context.data_end() }
+    }
+}
+
+impl Packet for TcFrame<'_> {
+    #[inline(always)]
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        let start = self.data + offset;
+        if start + size_of::<T>() > self.data_end {
+            return self.context.load(offset).ok();
+        }
+        // SAFETY: all of T is between data and data_end, which stay valid while the program runs and changes nothing; any
+        // bits are a T (Pod), and the read needs no alignment.
+        Some(unsafe { ptr::read_unaligned(start as *const T) })
     }
 }

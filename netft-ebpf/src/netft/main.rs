@@ -1,4 +1,5 @@
-//! netft's XDP program: answers heartbeat legs, gives data to AF_XDP sockets, passes everything that isn't netft's.
+//! netft's XDP program: answers heartbeat legs, gives data to AF_XDP sockets, passes everything that isn't netft's, but for what
+//! the [`fence`] keeps out. And the fence's programs in TC.
 //!
 //! Only this file knows XDP actions. What to do with a frame is decided by [`netft_common::receive`], which is
 //! tested as plain Rust; here are the maps it reads ([`maps`]) and the frame it reads from ([`frame`]).
@@ -7,6 +8,7 @@
 // Elsewhere only clippy looks at it.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod fence;
 mod frame;
 mod log;
 mod maps;
@@ -24,7 +26,10 @@ use netft_common::receive::{Verdict, receive};
 #[xdp]
 pub fn netft(context: XdpContext) -> u32 {
     let (action, counter) = match receive(&mut XdpFrame::new(&context), &Maps::new(&context)) {
-        Ok(Verdict::Pass(counter)) => (XDP_PASS, counter as u32),
+        Ok(Verdict::Pass(counter)) => match fence::netft_enters(context.ctx) {
+            fence::PASSED => (XDP_PASS, counter as u32),
+            closed => (XDP_DROP, closed),
+        },
         Ok(Verdict::Consume(counter)) => {
             sense::used();
             (XDP_DROP, counter as u32)

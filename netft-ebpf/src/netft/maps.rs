@@ -1,8 +1,9 @@
-//! The maps, with the layouts of `netft_common::map`.
+//! The maps, with the layouts of `netft_common::map` and `netft_common::fence`.
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
@@ -10,10 +11,13 @@ use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
 use core::ptr;
 use core::sync::atomic::AtomicU64;
+use netft_common::fence::{
+    FenceState, FenceTables, MAX_MACS, MAX_VIP_ADDRESSES, MAX_VIPS, VipEntry, vouched_index,
+};
 use netft_common::heartbeat::Tables;
 use netft_common::map::{
-    Counter, DataPath, EngineState, GATES as GATES_COUNT, Gate, MAX_INTERFACES, MAX_NODES, MAX_QUEUES,
-    MAX_SLOTS, NodeConfig, SlotConfig, SlotState,
+    Counter, DataPath, EngineState, GATES as GATES_COUNT, Gate, MAX_CPUS, MAX_INTERFACES, MAX_NODES,
+    MAX_QUEUES, MAX_SLOTS, NodeConfig, SlotConfig, SlotState,
 };
 
 pub const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -43,20 +47,59 @@ static GATES: Array<Gate, { GATES_COUNT as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static SOCKETS: XskMap<{ (MAX_INTERFACES * MAX_QUEUES) as usize }> = XskMap::new();
 
-/// The maps, and where the frame came in, as the logic wants to see them.
-pub struct Maps<'a> {
-    context: &'a XdpContext,
+#[btf_map]
+static FENCE: Array<FenceState, 1, MMAPABLE> = Array::new();
+/// Not allocated beforehand: then an entry isn't reused for another address while a program still reads it.
+#[btf_map]
+static VIPS: HashMap<[u64; 2], u64, { MAX_VIP_ADDRESSES as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+#[btf_map]
+static OWNED: Array<AtomicU64, { MAX_VIPS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static EVIDENCE: Array<AtomicU64, { MAX_NODES as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static VOUCH_INDEX: Array<AtomicU64, { MAX_NODES as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static VOUCHED: Array<AtomicU64, { (MAX_CPUS * MAX_NODES) as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static MACS: HashMap<u64, u32, { MAX_MACS as usize }> = HashMap::new();
+
+/// Where a frame came in: what only XDP can say.
+pub trait Ingress {
+    /// Kernel index of the device, and the receive queue.
+    fn ingress(&self) -> (u32, u32);
 }
 
-impl<'a> Maps<'a> {
+impl Ingress for XdpContext {
+    #[inline(always)]
+    fn ingress(&self) -> (u32, u32) {
+        // SAFETY: the context is valid for as long as the program runs.
+        unsafe { ((*self.ctx).ingress_ifindex, (*self.ctx).rx_queue_index) }
+    }
+}
+
+/// TC asks for nothing that depends on it.
+impl Ingress for () {
+    #[inline(always)]
+    fn ingress(&self) -> (u32, u32) {
+        (0, 0)
+    }
+}
+
+/// The maps, and where the frame came in, as the logic wants to see them.
+pub struct Maps<'a, I> {
+    context: &'a I,
+}
+
+impl<'a, I> Maps<'a, I> {
     /// For this run of the program.
     #[inline(always)]
-    pub fn new(context: &'a XdpContext) -> Self {
+    pub fn new(context: &'a I) -> Self {
         Self { context }
     }
 }
 
-impl Tables for Maps<'_> {
+impl<I: Ingress> Tables for Maps<'_, I> {
     #[inline(always)]
     fn node(&self) -> Option<&NodeConfig> {
         NODE.get(0)
@@ -111,9 +154,7 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn ingress(&self) -> (u32, u32) {
-        let context = self.context.ctx;
-        // SAFETY: the context is valid for as long as the program runs.
-        unsafe { ((*context).ingress_ifindex, (*context).rx_queue_index) }
+        self.context.ingress()
     }
 
     #[inline(always)]
@@ -144,6 +185,71 @@ impl Tables for Maps<'_> {
             );
         }
         found == seen
+    }
+}
+
+impl<I: Ingress> FenceTables for Maps<'_, I> {
+    #[inline(always)]
+    fn fence(&self) -> Option<&FenceState> {
+        FENCE.get(0)
+    }
+
+    #[inline(always)]
+    fn evidence(&self, node: u16) -> Option<&AtomicU64> {
+        EVIDENCE.get(node.into())
+    }
+
+    #[inline(always)]
+    fn vouch_index(&self, node: u16) -> Option<&AtomicU64> {
+        VOUCH_INDEX.get(node.into())
+    }
+
+    #[inline(always)]
+    fn vouched(&self, node: u16) -> Option<&AtomicU64> {
+        // SAFETY: the helper takes nothing and returns a number.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        VOUCHED.get(vouched_index(cpu, node)?)
+    }
+
+    #[inline(always)]
+    fn owned(&self, vip: u32) -> Option<&AtomicU64> {
+        OWNED.get(vip)
+    }
+
+    #[inline(always)]
+    fn vip(&self, address: &[u64; 2]) -> Option<VipEntry> {
+        // SAFETY: an entry that is replaced or removed stays as it is until no program can see it any more (RCU), as it
+        // isn't allocated beforehand.
+        let word = unsafe { VIPS.get(address) }?;
+        Some(VipEntry::from_word(*word))
+    }
+
+    #[inline(always)]
+    fn is_own_mac(&self, mac: u64) -> bool {
+        // SAFETY: only whether there is an entry is looked at.
+        unsafe { MACS.get(&mac) }.is_some()
+    }
+
+    #[cfg(target_arch = "bpf")]
+    #[inline(always)]
+    fn exchange(&self, word: &AtomicU64, value: u64) {
+        // SAFETY: the reference is a valid, aligned u64 in a map. The instruction (BPF_ATOMIC | BPF_XCHG, kernel 5.12 and
+        // newer) is a full barrier (Documentation/bpf/standardization/instruction-set.rst, kernel memory model).
+        unsafe {
+            asm!(
+                "{value} = xchg_64({word} + 0, {value})",
+                word = in(reg) word.as_ptr(),
+                value = inout(reg) value => _,
+                options(nostack),
+            );
+        }
+    }
+
+    #[cfg(target_arch = "bpf")]
+    #[inline(always)]
+    fn barrier(&self) {
+        // An exchange with a word of our own: eBPF has no other full barrier.
+        self.exchange(&AtomicU64::new(0), 0);
     }
 }
 

@@ -37,6 +37,10 @@ impl Engine {
         if let Err(error) = self.loaded.set_local(&addresses) {
             self.note(format!("XDP can't be told this node's addresses: {error}"));
         }
+        let macs: Vec<[u8; 6]> = usable.iter().map(|interface| interface.mac).collect();
+        if let Err(error) = self.loaded.set_macs(&macs) {
+            self.note(format!("the fence can't be told this node's hardware addresses: {error}"));
+        }
         let changes = self.sockets.update(usable.iter().copied());
         for local in changes.closed {
             self.data.remove_socket(local);

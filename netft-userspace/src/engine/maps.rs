@@ -1,5 +1,6 @@
 //! The eBPF object and its maps: loaded and pinned, or taken over from the pins of an earlier daemon.
 
+use super::fence::parse_pin;
 use super::packet_log::{self, PacketLog};
 use super::types::EngineOptions;
 use crate::mmap::Mapped;
@@ -7,6 +8,7 @@ use crate::sys;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{Program, ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use netft_common::fence::{self, FenceState, MAX_MACS, MAX_VIP_ADDRESSES, MAX_VIPS, VipEntry, mac_word};
 use netft_common::map::{
     Counter, CpuTick, EngineState, GATES, Gate, LAYOUT_VERSION, MAX_CPUS, MAX_INTERFACES, MAX_NODES,
     MAX_QUEUES, MAX_SLOTS, NodeConfig, SlotConfig, SlotState, name,
@@ -27,7 +29,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// What it takes to load programs and to attach them to interfaces (capabilities(7)).
 const CAPABILITIES: [(u32, &str); 3] = [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON")];
 /// Every pinned map: name, bytes of a value, entries (0 = not checked).
-const MAPS: [(&str, usize, u32); 12] = [
+const MAPS: [(&str, usize, u32); 19] = [
     (name::NODE, size_of::<NodeConfig>(), 1),
     (name::ENGINE, size_of::<EngineState>(), 1),
     (name::SLOTS, size_of::<SlotConfig>(), MAX_SLOTS),
@@ -41,6 +43,13 @@ const MAPS: [(&str, usize, u32); 12] = [
     (name::CPUS, size_of::<CpuTick>(), MAX_CPUS),
     // struct bpf_timer
     (name::TIMERS, 16, MAX_CPUS),
+    (fence::name::FENCE, size_of::<FenceState>(), 1),
+    (fence::name::VIPS, size_of::<VipEntry>(), MAX_VIP_ADDRESSES),
+    (fence::name::OWNED, size_of::<u64>(), MAX_VIPS),
+    (fence::name::EVIDENCE, size_of::<u64>(), MAX_NODES),
+    (fence::name::VOUCH_INDEX, size_of::<u64>(), MAX_NODES),
+    (fence::name::VOUCHED, size_of::<u64>(), MAX_CPUS * MAX_NODES),
+    (fence::name::MACS, size_of::<u32>(), MAX_MACS),
 ];
 
 /// Why maps and program couldn't be had.
@@ -175,8 +184,16 @@ impl PinFolder {
         std::fs::remove_file(self.path.join(entry))
     }
 
-    /// Removes all pins, but keeps the folder and its lock.
+    /// Removes all pins, but keeps the folder and its lock, and the fence: while an address is on an interface it must have one.
+    /// That of maps that are gone stays closed, as nobody ticks in them.
     pub fn clear(&self) -> Result<(), MapsError> {
+        for entry in self.entries().iter().filter(|entry| parse_pin(entry).is_none()) {
+            self.unpin(entry).map_err(|error| MapsError::Folder { path: self.path.join(entry), error })?;
+        }
+        Ok(())
+    }
+
+    fn clear_all(&self) -> Result<(), MapsError> {
         for entry in self.entries() {
             self.unpin(&entry).map_err(|error| MapsError::Folder { path: self.path.join(&entry), error })?;
         }
@@ -191,7 +208,7 @@ impl PinFolder {
     /// Removes everything, the folder included, and the folder above it if that is empty and made by us.
     pub fn remove(&mut self) -> Result<(), MapsError> {
         self.remove_on_drop = false;
-        self.clear()?;
+        self.clear_all()?;
         std::fs::remove_dir(&self.path)
             .map_err(|error| MapsError::Folder { path: self.path.clone(), error })?;
         if let Some(parent) = self.path.parent().filter(|parent| parent.ends_with("netft")) {
@@ -233,6 +250,8 @@ pub struct SharedMaps {
     pub paths: Mapped<AtomicU64>,
     /// What the data thread has room for.
     pub gates: Mapped<Gate>,
+    /// What the fence goes by; the engine writes its timeout alone.
+    pub fence: Mapped<FenceState>,
     /// Whether CPUs handle legs in time.
     pub cpus: Mapped<CpuTick>,
     /// CPUs that this machine can have, of those in [`SharedMaps::cpus`].
@@ -280,6 +299,7 @@ pub struct Loaded {
     pub shared: std::sync::Arc<SharedMaps>,
     counters: PerCpuArray<MapData, u64>,
     local: HashMap<MapData, [u8; 16], u32>,
+    macs: HashMap<MapData, u64, u32>,
     /// AF_XDP sockets.
     pub sockets: SocketMap,
     /// Where the maps come from.
@@ -331,9 +351,12 @@ impl Loaded {
             active: mapped(&ebpf, name::ACTIVE, MAX_NODES)?,
             paths: mapped(&ebpf, name::PATHS, MAX_INTERFACES)?,
             gates: mapped(&ebpf, name::GATES, GATES)?,
+            fence: mapped(&ebpf, fence::name::FENCE, 1)?,
             cpus: mapped(&ebpf, name::CPUS, MAX_CPUS)?,
             cpu_count: sys::possible_cpus().min(MAX_CPUS as usize),
         };
+        let timeout_ns = options.detector.engine_timeout_ns;
+        shared.fence.get(0).engine_timeout_ns.store(timeout_ns, Ordering::SeqCst);
         // Sockets of an earlier daemon are gone, and what it had room for says nothing.
         (0..shared.paths.len()).for_each(|interface| shared.paths.get(interface).store(0, Ordering::Release));
         (0..shared.gates.len()).for_each(|gate| shared.gates.get(gate).limit.store(0, Ordering::Release));
@@ -342,6 +365,8 @@ impl Loaded {
         let counters = PerCpuArray::try_from(counters).map_err(|_| MapsError::Object(name::COUNTERS))?;
         let local = take(&mut ebpf, name::LOCAL)?;
         let local = HashMap::try_from(local).map_err(|_| MapsError::Object(name::LOCAL))?;
+        let macs = take(&mut ebpf, fence::name::MACS)?;
+        let macs = HashMap::try_from(macs).map_err(|_| MapsError::Object(fence::name::MACS))?;
         let sockets = take(&mut ebpf, name::SOCKETS)?;
         let sockets = SocketMap(XskMap::try_from(sockets).map_err(|_| MapsError::Object(name::SOCKETS))?);
         if origin != Origin::Adopted {
@@ -361,6 +386,7 @@ impl Loaded {
             shared: std::sync::Arc::new(shared),
             counters,
             local,
+            macs,
             sockets,
             origin,
             _packet_log: packet_log,
@@ -382,15 +408,42 @@ impl Loaded {
 
     /// Tells XDP which addresses are ours: exactly `addresses`.
     pub fn set_local(&mut self, addresses: &[[u8; 16]]) -> io::Result<()> {
-        let old: Vec<[u8; 16]> = self.local.keys().flatten().collect();
-        for address in addresses.iter().filter(|address| !old.contains(address)) {
-            self.local.insert(address, 1, 0).map_err(io::Error::other)?;
-        }
-        for address in old.iter().filter(|address| !addresses.contains(address)) {
-            self.local.remove(address).map_err(io::Error::other)?;
-        }
-        Ok(())
+        set_keys(&mut self.local, addresses)
     }
+
+    /// Tells the fence in XDP which hardware addresses are ours: exactly `macs`.
+    pub fn set_macs(&mut self, macs: &[[u8; 6]]) -> io::Result<()> {
+        set_keys(&mut self.macs, &macs.iter().map(|mac| mac_word(*mac)).collect::<Vec<_>>())
+    }
+}
+
+/// Makes these the keys of a map in which only keys matter.
+fn set_keys<K: aya::Pod + PartialEq>(map: &mut HashMap<MapData, K, u32>, keys: &[K]) -> io::Result<()> {
+    let old: Vec<K> = map.keys().flatten().collect();
+    for key in keys.iter().filter(|key| !old.contains(key)) {
+        map.insert(key, 1, 0).map_err(io::Error::other)?;
+    }
+    for key in old.iter().filter(|key| !keys.contains(key)) {
+        map.remove(key).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// The object with its pinned maps, and no program loaded yet.
+pub(super) fn load_programs(pin_dir: &Path) -> Result<Ebpf, MapsError> {
+    let mut loader = EbpfLoader::new();
+    for (name, ..) in MAPS {
+        loader.map_pin_path(name, pin_dir.join(name));
+    }
+    loader.override_global(aya_log::LEVEL, &0u8, true);
+    loader.map_max_entries(packet_log::RING, 1);
+    Ok(loader.load(OBJECT)?)
+}
+
+/// A pinned array of which the first `len` elements are mapped.
+pub(super) fn open_array<T>(pin_dir: &Path, name: &'static str, len: u32) -> Result<Mapped<T>, MapsError> {
+    let map = MapData::from_pin(pin_dir.join(name)).map_err(|_| MapsError::Object(name))?;
+    Mapped::new(map.fd().as_fd(), len).map_err(|error| MapsError::Mmap { map: name, error })
 }
 
 /// The log of refused frames, with the object's ring buffer and the pinned counters.
@@ -423,7 +476,7 @@ fn load_error(error: EbpfError, log_packets: bool) -> MapsError {
 }
 
 /// Why a program isn't loaded, without the verifier's thousands of lines: the last ones say what it didn't like.
-fn refusal(error: &ProgramError) -> String {
+pub(super) fn refusal(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
         return error.to_string();
     };

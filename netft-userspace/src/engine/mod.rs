@@ -6,6 +6,7 @@
 mod adapter;
 mod data;
 mod detection;
+pub mod fence;
 mod gso;
 mod interfaces;
 mod maps;
@@ -34,6 +35,7 @@ use crate::sys::socket::{Neighbour, SocketAddress, send_to};
 use adapter::NetAdapter;
 use data::Data;
 use detection::Detection;
+use fence::{Fence, FenceReport, FenceWords, FencedInterface};
 use maps::{Loaded, Origin, PinFolder};
 use netft_common::map::SlotConfig;
 use netft_common::wire::{self, flags};
@@ -110,6 +112,7 @@ pub struct Engine {
     adapter: NetAdapter,
     sockets: Sockets,
     attachments: Attachments,
+    fence: Fence,
     loaded: Loaded,
     folder: PinFolder,
     events: AsyncFd<Arc<OwnedFd>>,
@@ -163,6 +166,8 @@ impl Engine {
         let (attachments, link_notes) =
             Attachments::adopt(&folder, loaded.program()?).map_err(EngineError::Links)?;
         notes.extend(link_notes);
+        let (fence, fence_notes) = Fence::adopt(folder.path())?;
+        notes.extend(fence_notes);
         let maps = &loaded.shared;
         let adopted = (0..maps.slots.len()).filter(|slot| maps.slots.load(*slot).generation != 0);
         let adopted = adopted.filter_map(|slot| u32::try_from(slot).ok().and_then(Slot::new)).collect();
@@ -220,6 +225,7 @@ impl Engine {
             adapter,
             sockets: Sockets::default(),
             attachments,
+            fence,
             loaded,
             folder,
             events,
@@ -324,6 +330,8 @@ impl Engine {
     /// New detector settings.
     pub fn configure(&mut self, detector: DetectorConfig) {
         self.options.detector = detector;
+        let timeout_ns = detector.engine_timeout_ns;
+        self.loaded.shared.fence.get(0).engine_timeout_ns.store(timeout_ns, Ordering::SeqCst);
         self.detection.send(detection::Command::Detector(DetectorCommand::Configure(detector)));
     }
 
@@ -475,6 +483,23 @@ impl Engine {
         }
     }
 
+    /// The traffic of exactly these interfaces passes the fence from now on; none = none, which costs nothing. Idempotent, one
+    /// report for each. After [`Self::set_interfaces`], which decides where XDP guards the way in. Before a VIP's
+    /// address is added to one of them; after it was taken away, for those that are left out.
+    pub fn set_fenced(&mut self, interfaces: &[FencedInterface]) -> Vec<FenceReport> {
+        let with_xdp = self.attachments.interfaces();
+        let ifindexes = interfaces.iter().map(|interface| interface.ifindex);
+        self.fence.set(interfaces, &ifindexes.filter(|ifindex| !with_xdp.contains(ifindex)).collect())
+    }
+
+    /// The fence's words, for the ownership thread.
+    ///
+    /// # Errors
+    /// They can't be mapped.
+    pub fn fence_words(&self) -> Result<FenceWords, EngineError> {
+        Ok(FenceWords::open(self.folder.path())?)
+    }
+
     /// From now on every leg says that this node is leaving on purpose.
     pub fn leave(&mut self) {
         self.loaded.shared.engine_state().flags.store(flags::LEAVING.into(), Ordering::Release);
@@ -492,8 +517,11 @@ impl Engine {
                 let result = self.attachments.detach(&self.folder, ifindex);
                 detached = detached.and(result.map_err(|error| EngineError::Detach { ifindex, error }));
             }
+            // Whoever stops cleanly has taken every VIP's address away.
+            let unfenced = self.fence.remove();
             self.folder.remove()?;
             adapter?;
+            unfenced.map_err(EngineError::Links)?;
             detached?;
         }
         Ok(())

@@ -13,6 +13,8 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
 
 /// `union bpf_attr` (include/uapi/linux/bpf.h) as the words that the commands here use; the rest stays 0.
 #[repr(C, align(8))]
@@ -77,6 +79,29 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
     unsafe { bpf_fd(BPF_LINK_CREATE, &mut Attr::new(&[number(program), ifindex, BPF_XDP, flags])) }
 }
 
+/// Which way frames go by a TC program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TcSide {
+    /// Into this host.
+    In,
+    /// Out of it.
+    Out,
+}
+
+/// Attaches a TC program to an interface of the calling thread's network namespace, before all others (Linux 6.6); it stays
+/// while the returned link is open or pinned.
+pub fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32, side: TcSide) -> io::Result<OwnedFd> {
+    // With no other program named: before all.
+    const BPF_F_BEFORE: u32 = 1 << 3;
+    let kind = match side {
+        TcSide::In => BPF_TCX_INGRESS,
+        TcSide::Out => BPF_TCX_EGRESS,
+    };
+    // SAFETY: link_create { prog_fd, target_ifindex, attach_type, flags, tcx { relative_fd, expected_revision } } holds no
+    // address.
+    unsafe { bpf_fd(BPF_LINK_CREATE, &mut Attr::new(&[number(program), ifindex, kind, BPF_F_BEFORE])) }
+}
+
 /// Replaces the program of a link; not one packet is missed.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: link_update { link_fd, new_prog_fd, flags } holds no address.
@@ -107,6 +132,14 @@ pub fn link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
     // struct bpf_link_info { type, id, prog_id, padding, union { xdp { ifindex } … } }
     let info = object_info::<16>(link)?;
     Ok(if info[0] == BPF_LINK_TYPE_XDP { info[4] } else { 0 })
+}
+
+/// The same of a tcx link.
+pub fn tcx_link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+    const BPF_LINK_TYPE_TCX: u32 = 11;
+    // struct bpf_link_info { type, id, prog_id, padding, union { tcx { ifindex, attach_type } … } }
+    let info = object_info::<16>(link)?;
+    Ok(if info[0] == BPF_LINK_TYPE_TCX { info[4] } else { 0 })
 }
 
 /// The id of a loaded program.

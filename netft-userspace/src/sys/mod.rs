@@ -41,6 +41,15 @@ pub fn boottime() -> Nanos {
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
+/// Returns once every CPU has been outside of all code that was running in the kernel without being preempted when this was
+/// called, eBPF programs included (RCU). Some milliseconds.
+pub fn wait_for_all_cpus() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+    // SAFETY: membarrier(2) takes three numbers and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    check(i32::try_from(result).unwrap_or(-1)).map(drop)
+}
+
 /// Gives the calling thread SCHED_FIFO at `priority` (1..=99). Children don't inherit it.
 pub fn schedule_fifo(priority: u8) -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: i32::from(priority) };

@@ -7,6 +7,7 @@ use crate::detect::{
     StoreCommand,
 };
 use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot, Timing};
+use netft_common::fence::FenceTables;
 use netft_common::heartbeat::{self, Addresses, Answer, Tables};
 use netft_common::map::{ActiveRoute, EngineState, KeySet, NodeConfig, SlotConfig, SlotState};
 use netft_common::wire::{Heartbeat, NO_SLOT};
@@ -60,6 +61,8 @@ impl Tables for Memory {
         same
     }
 }
+
+impl FenceTables for Memory {}
 
 impl Evidence for Memory {
     fn read(&self, slot: Slot) -> SlotEvidence {

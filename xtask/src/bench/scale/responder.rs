@@ -8,6 +8,7 @@ use crate::traffic::{be_prompt, boottime_ns};
 use anyhow::{Context, Result, anyhow};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
+use netft_common::fence::FenceTables;
 use netft_common::heartbeat::Tables;
 use netft_common::map::{EngineState, KeySet, LAYOUT_VERSION, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
@@ -184,3 +185,5 @@ impl Tables for Peers {
         boottime_ns()
     }
 }
+
+impl FenceTables for Peers {}
