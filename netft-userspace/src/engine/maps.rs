@@ -126,8 +126,9 @@ pub struct PinFolder {
 impl Drop for PinFolder {
     fn drop(&mut self) {
         if self.remove_on_drop {
-            // An error is already on its way to the user; this one would only hide it.
-            let _ = self.remove();
+            // An error is already on its way to the user; this one would only hide it. A fence that is there stays.
+            let _ = self.clear();
+            let _ = self.remove_folder();
         }
     }
 }
@@ -209,6 +210,10 @@ impl PinFolder {
     pub fn remove(&mut self) -> Result<(), MapsError> {
         self.remove_on_drop = false;
         self.clear_all()?;
+        self.remove_folder()
+    }
+
+    fn remove_folder(&self) -> Result<(), MapsError> {
         std::fs::remove_dir(&self.path)
             .map_err(|error| MapsError::Folder { path: self.path.clone(), error })?;
         if let Some(parent) = self.path.parent().filter(|parent| parent.ends_with("netft")) {
