@@ -227,7 +227,7 @@ impl<I: Ingress> FenceTables for Maps<'_, I> {
     #[inline(always)]
     fn is_own_mac(&self, mac: u64) -> bool {
         // SAFETY: only whether there is an entry is looked at.
-        unsafe { MACS.get(&mac) }.is_some()
+        unsafe { MACS.get(mac) }.is_some()
     }
 
     #[cfg(target_arch = "bpf")]
