@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Samples a second and CPU. No multiple of the kernel's tick or of the heartbeats' pace.
 const FREQUENCY: &str = "1997";
 /// System calls that a data thread makes for frames.
-const CALLS: [&str; 6] = ["read", "write", "sendmmsg", "recvmmsg", "sendto", "ppoll"];
+const CALLS: [&str; 6] = ["read", "writev", "sendmmsg", "recvmmsg", "sendto", "ppoll"];
 /// Functions that are named.
 const TOP: usize = 12;
 /// Work that is looked for in stacks; one may be part of another.
@@ -103,7 +103,7 @@ fn profile(
     let text = String::from_utf8_lossy(&counted.stderr);
     let counted: Vec<BTreeMap<&str, u64>> = threads.iter().map(|threads| calls(&text, threads)).collect();
     // Each frame that arrives is one write into n2's netft0, and none is lost.
-    let frames = counted[1].get("write").copied().context("perf counted no write into netft0")?;
+    let frames = counted[1].get("writev").copied().context("perf counted no write into netft0")?;
 
     let mut row = serde_json::Map::new();
     row.insert("path".into(), json!(path.name));
@@ -182,6 +182,12 @@ fn calls(text: &str, threads: &[u32]) -> BTreeMap<&'static str, u64> {
     calls
 }
 
+/// The system call that a kernel function is the entry of. The compiler leaves `writev` only its second one.
+fn call_of(symbol: &str) -> Option<&str> {
+    let by_prefix = ["__x64_sys_", "ksys_"].iter().find_map(|prefix| symbol.strip_prefix(prefix));
+    by_prefix.or_else(|| (symbol == "do_writev").then_some("writev"))
+}
+
 impl Seen {
     fn in_script(text: &str, threads: &[u32]) -> Self {
         let mut seen = Self::default();
@@ -199,9 +205,7 @@ impl Seen {
     fn add(&mut self, stack: &[&str]) {
         self.samples += 1;
         self.softirq += u64::from(stack.iter().any(|symbol| SOFTIRQ.contains(symbol)));
-        let prefixes = ["__x64_sys_", "ksys_"];
-        let call =
-            stack.iter().find_map(|symbol| prefixes.iter().find_map(|prefix| symbol.strip_prefix(prefix)));
+        let call = stack.iter().find_map(|symbol| call_of(symbol));
         *self.calls.entry(call.unwrap_or_default().to_string()).or_default() += 1;
         for (mark, functions) in MARKS {
             if stack.iter().any(|symbol| functions.contains(symbol)) {
@@ -272,11 +276,11 @@ mod tests {
 
     #[test]
     fn a_stack_tells_its_call_and_its_softirq() {
-        let text = "  17 \n\tffff1 veth_xmit\n\tffff2 handle_softirqs\n\tffff3 ksys_write\n\n\
+        let text = "  17 \n\tffff1 veth_xmit\n\tffff2 handle_softirqs\n\tffff3 do_writev\n\n\
                       17 \n\t55aa netft_core::data::DataPlane::seal\n\n  18 \n\tffff1 memcpy\n";
         let seen = Seen::in_script(text, &[17]);
         assert_eq!((seen.samples, seen.softirq), (2, 1));
-        assert_eq!(seen.by_call(), [("no call", 50.0), ("write", 50.0)]);
+        assert_eq!(seen.by_call(), [("no call", 50.0), ("writev", 50.0)]);
         assert_eq!(seen.top(), [("netft_core::data::DataPlane::seal", 50.0), ("veth_xmit", 50.0)]);
     }
 
@@ -284,7 +288,7 @@ mod tests {
     fn counts_are_found_by_thread_and_event() {
         let text = "netft-data-17,12,,syscalls:sys_enter_read,100,100.00,,\n\
                     netft-data-18,7,,syscalls:sys_enter_read,100,100.00,,\n\
-                    netft-data-17,<not counted>,,syscalls:sys_enter_write,0,,,\n";
+                    netft-data-17,<not counted>,,syscalls:sys_enter_writev,0,,,\n";
         assert_eq!(calls(text, &[17]), BTreeMap::from([("read", 12)]));
     }
 }
