@@ -129,6 +129,7 @@ impl SessionKeys {
 pub struct Keyring {
     hello: Hmac<Sha256>,
     session: [u8; 32],
+    consensus: [u8; 32],
 }
 
 impl fmt::Debug for Keyring {
@@ -141,15 +142,21 @@ impl Keyring {
     /// Of one cluster.
     pub fn new(secret: &Secret, cluster_id: u32) -> Self {
         let cluster = Hkdf::<Sha256>::new(Some(&cluster_id.to_le_bytes()), &secret.0);
-        let (mut hello, mut session) = ([0; 32], [0; 32]);
+        let (mut hello, mut session, mut consensus) = ([0; 32], [0; 32], [0; 32]);
         expand(&cluster, &[b"netft 1 hello"], &mut hello);
         expand(&cluster, &[b"netft 1 session"], &mut session);
-        Self { hello: keyed(&hello), session }
+        expand(&cluster, &[b"netft 1 consensus"], &mut consensus);
+        Self { hello: keyed(&hello), session, consensus }
     }
 
     /// The key that both ends of a handshake must have.
     pub fn session_psk(&self) -> &[u8; 32] {
         &self.session
+    }
+
+    /// The key that both ends of a connection of consensus must have.
+    pub fn consensus_psk(&self) -> &[u8; 32] {
+        &self.consensus
     }
 
     /// Authenticator of a hello or a handshake step from `source` to `destination`; `signed` is everything before it.
@@ -251,6 +258,7 @@ mod tests {
         let base = *ring(b"0123456789abcdef", 7).session_psk();
         assert_ne!(base, *ring(b"0123456789abcdef", 8).session_psk());
         assert_ne!(base, *ring(b"0123456789abcdeF", 7).session_psk());
+        assert_ne!(base, *ring(b"0123456789abcdef", 7).consensus_psk());
     }
 
     #[test]

@@ -11,12 +11,14 @@
 //! - [`offload`]: many frames that cross the adapter in one call, cut and merged. Runs on the data thread.
 //! - [`pmtu`], [`too_big`]: how large packets a route carries, and who is told. Run on the data thread.
 //! - [`ownership`]: who may own which VIP. Runs on the ownership thread.
+//! - [`channel`]: what consensus says over TCP, sealed. Runs on the ownership thread.
 //! - [`keys`], [`dice`], [`adapter`], [`networks`], [`window`], [`bucket`]: what these need.
 #![forbid(unsafe_code)]
 
 pub mod adapter;
 pub mod bucket;
 pub mod carry;
+pub mod channel;
 pub mod data;
 pub mod detect;
 pub mod dice;

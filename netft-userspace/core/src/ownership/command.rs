@@ -3,6 +3,7 @@
 use super::{Entry, Epoch, LogId, NodeSet, VipId};
 use crate::types::{Nanos, NodeId};
 use netft_common::fence::MAX_VOTERS;
+use serde::{Deserialize, Serialize};
 
 /// What a node finds when it starts.
 #[derive(Clone, Debug)]
@@ -46,7 +47,8 @@ pub enum Command {
 }
 
 /// What nodes tell each other, on the authenticated connections of consensus.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Message {
     /// New owner to earlier owner: say when you have released the VIP.
     AskRelease {

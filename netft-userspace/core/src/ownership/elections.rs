@@ -70,8 +70,12 @@ impl Elections {
         self.peer(node).last = Some(last);
     }
 
-    /// Something came from the leader of the present term.
+    /// Something came from the leader of the present term. What is still under way from one that the detector has given up
+    /// doesn't bring it back.
     pub fn handle_append(&mut self, now: Nanos, leader: NodeId) {
+        if self.peer(leader).seen == Seen::Down {
+            return;
+        }
         (self.leader, self.appended_ns, self.stand_ns) = (Some(leader), now, None);
     }
 

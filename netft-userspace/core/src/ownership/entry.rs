@@ -3,10 +3,11 @@
 use super::{Epoch, Leases, NodeSet};
 use crate::types::NodeId;
 use netft_common::fence::{MAX_VIPS, MAX_VOTERS};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Where an entry stands in the log. Of two logs, the one with the higher last id is ahead.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LogId {
     /// The leader's term that made it.
     pub term: u64,
@@ -21,7 +22,8 @@ impl fmt::Display for LogId {
 }
 
 /// Number of a VIP, below [`MAX_VIPS`]: the index of its owner bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
 pub struct VipId(u16);
 
 impl VipId {
@@ -36,8 +38,22 @@ impl VipId {
     }
 }
 
+impl TryFrom<u16> for VipId {
+    type Error = String;
+    fn try_from(number: u16) -> Result<Self, String> {
+        Self::new(number)
+            .ok_or_else(|| format!("VIP number {number} is out of range: use 0 to {}", MAX_VIPS - 1))
+    }
+}
+
+impl From<VipId> for u16 {
+    fn from(id: VipId) -> u16 {
+        id.0
+    }
+}
+
 /// Of a node in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Rule 14: random, one per life of the node's store. Never 0.
     pub incarnation: u64,
@@ -50,7 +66,8 @@ pub struct Member {
 }
 
 /// Whether a node may own VIPs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// It may.
     Active,
@@ -61,7 +78,7 @@ pub enum Standing {
 }
 
 /// The voters; two sets while the configuration is joint, each of which must agree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoterSets {
     /// The voters; while joint, the old ones.
     pub first: NodeSet,
@@ -97,7 +114,7 @@ impl VoterSets {
 }
 
 /// What an administrator wants of a VIP.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipSettings {
     /// VIPs of a group move together.
     pub group: Option<u16>,
@@ -110,10 +127,13 @@ pub struct VipSettings {
 }
 
 /// One entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Entry {
     /// Nothing: a new leader's first.
     Blank,
+    /// The first entry of a log: these nodes found the cluster, all of them voters.
+    Founded(Vec<(NodeId, Member)>),
     /// A node joins, or changes.
     Member(NodeId, Member),
     /// A node goes. Void while it votes or owns.
@@ -152,7 +172,8 @@ pub enum Entry {
 }
 
 /// Whether decisions are frozen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Maintenance {
     /// They aren't.
     #[default]
@@ -162,6 +183,17 @@ pub enum Maintenance {
 }
 
 impl Entry {
+    /// The member that the entry makes of a node, should it be committed and not void.
+    pub fn member(&self, node: NodeId) -> Option<Member> {
+        match self {
+            Self::Member(joined, member) if *joined == node => Some(*member),
+            Self::Founded(founders) => {
+                founders.iter().find(|(founder, _)| *founder == node).map(|(_, member)| *member)
+            }
+            _ => None,
+        }
+    }
+
     /// Whom the entry takes a VIP from, should it be committed and not void.
     pub fn takes_from(&self) -> Option<NodeId> {
         match self {

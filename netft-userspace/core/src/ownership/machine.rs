@@ -187,7 +187,7 @@ impl Ownership {
             if let Entry::RemoveVip(vip) = entry {
                 self.handovers.forget(*vip);
             }
-            joined |= matches!(entry, Entry::Member(..));
+            joined |= matches!(entry, Entry::Member(..) | Entry::Founded(..));
         }
         if joined || self.standing() != standing || self.vouching.overflowed() {
             self.store_vouches(self.everybody());

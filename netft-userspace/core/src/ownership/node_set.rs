@@ -1,9 +1,11 @@
 //! A set of nodes, in four words.
 
 use crate::types::NodeId;
+use serde::{Deserialize, Serialize};
 
 /// Nodes, in order of their ids.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<NodeId>", into = "Vec<NodeId>")]
 pub struct NodeSet([u64; 4]);
 
 impl NodeSet {
@@ -75,6 +77,18 @@ impl FromIterator<NodeId> for NodeSet {
         let mut set = Self::EMPTY;
         nodes.into_iter().for_each(|node| set.insert(node));
         set
+    }
+}
+
+impl From<Vec<NodeId>> for NodeSet {
+    fn from(nodes: Vec<NodeId>) -> Self {
+        nodes.into_iter().collect()
+    }
+}
+
+impl From<NodeSet> for Vec<NodeId> {
+    fn from(nodes: NodeSet) -> Self {
+        nodes.iter().collect()
     }
 }
 

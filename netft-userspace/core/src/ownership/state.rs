@@ -4,10 +4,11 @@ use super::entry::Maintenance;
 use super::sabotage::{Sabotage, broken};
 use super::{Entry, Epoch, LogId, Member, NodeSet, VipId, VipSettings, VoterSets};
 use crate::types::{Nanos, NodeId, RouteClass};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Rule 5: for how long a vouch counts, by the class of the two nodes. In the log, never one node's own setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leases {
     /// Nanoseconds.
     pub same_subnet_ns: Nanos,
@@ -44,7 +45,7 @@ impl Leases {
 }
 
 /// A VIP as the log knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vip {
     /// What the administrator wants.
     pub settings: VipSettings,
@@ -69,7 +70,7 @@ impl Vip {
 }
 
 /// What the log says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The newest entry in it.
     pub applied: LogId,
@@ -102,6 +103,11 @@ impl State {
         }
         match entry {
             Entry::Blank => (),
+            // Nobody owns anything yet: nothing has to be settled.
+            Entry::Founded(founders) => {
+                self.members = founders.iter().copied().collect();
+                self.voters = VoterSets::of(self.members.keys().copied().collect());
+            }
             // Its place decides leases, its store's life whether it may vote: for others it must leave and come back.
             Entry::Member(node, member) => match self.members.get_mut(node) {
                 Some(known) => known.standing = member.standing,

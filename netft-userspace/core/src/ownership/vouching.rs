@@ -137,10 +137,8 @@ impl Vouching {
         if applied != VoterStanding::WrongStore || state.members.contains_key(&self.own) {
             return applied;
         }
-        let known = log.into_iter().filter_map(|entry| match entry {
-            Entry::Member(node, member) if *node == self.own => Some(member.incarnation),
-            _ => None,
-        });
+        let known =
+            log.into_iter().filter_map(|entry| entry.member(self.own)).map(|member| member.incarnation);
         if known.last() == Some(self.incarnation) { VoterStanding::Sure } else { VoterStanding::WrongStore }
     }
 

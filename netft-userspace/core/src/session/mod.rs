@@ -16,7 +16,7 @@
 //! Everything is repeated until the other end's hellos say that it is no longer needed. Old keys stay good until some time
 //! after both ends have told that they send with the new ones.
 
-mod noise;
+pub(crate) mod noise;
 #[cfg(test)]
 mod tests;
 

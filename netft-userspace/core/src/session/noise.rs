@@ -82,7 +82,11 @@ pub fn respond(
     Ok(Response { answer, secrets: secrets(&mut state), theirs })
 }
 
-fn builder<'a>(psk: &'a [u8; 32], prologue: &'a [u8], dice: &mut Dice) -> Result<Builder<'a>, NoiseError> {
+pub(crate) fn builder<'a>(
+    psk: &'a [u8; 32],
+    prologue: &'a [u8],
+    dice: &mut Dice,
+) -> Result<Builder<'a>, NoiseError> {
     let params: NoiseParams = PATTERN.parse()?;
     let resolver = Resolver(dice.split());
     Ok(Builder::with_resolver(params, Box::new(resolver)).psk(0, psk)?.prologue(prologue)?)
