@@ -129,6 +129,13 @@ pub const PARTS: &[Part] = &[
         steps: &[cargo(&["test", "--release", "--workspace", "--test", "owners", "--test", "owners-teeth"])],
     },
     Part {
+        name: "consensus",
+        what: "nodes of consensus on loopback and real disks: elections, members, kill -9, full disk, lost stores",
+        budget_s: 60,
+        remedy: "repeat with `cargo test --release --workspace --test cluster`",
+        steps: &[cargo(&["test", "--release", "--workspace", "--test", "cluster"])],
+    },
+    Part {
         name: "ebpf",
         what: "the committed eBPF objects are what the sources make",
         budget_s: 300,

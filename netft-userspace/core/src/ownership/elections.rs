@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 
 /// A leader from whom nothing has come for this long is none, whatever the detector says.
 pub const NO_PROGRESS_NS: Nanos = 500_000_000;
-/// Candidates stand this much apart, so that one is elected before the next stands.
+/// Candidates stand at least this much apart, so that one is elected before the next stands; more where votes take longer to be
+/// stored.
 pub const STAGGER_NS: Nanos = 3_000_000;
+/// An election that takes longer than this isn't waited for.
+const MAX_STAGGER_NS: Nanos = 100_000_000;
 
 /// What to do with a vote request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +49,33 @@ pub struct Elections {
     appended_ns: Nanos,
     /// When to stand next, while there is no leader.
     stand_ns: Option<Nanos>,
+    stagger_ns: Nanos,
     peers: BTreeMap<NodeId, Peer>,
 }
 
 impl Elections {
     /// A node that knows of no leader yet.
     pub fn new(now: Nanos, own: NodeId) -> Self {
-        Self { own, leader: None, appended_ns: now, stand_ns: None, peers: BTreeMap::new() }
+        Self {
+            own,
+            leader: None,
+            appended_ns: now,
+            stand_ns: None,
+            stagger_ns: STAGGER_NS,
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// How long an election takes, as far as is known: a vote is stored before it is given.
+    pub fn handle_pace(&mut self, election_ns: Nanos) {
+        self.stagger_ns = election_ns.clamp(STAGGER_NS, MAX_STAGGER_NS);
+    }
+
+    /// This node has given its vote to somebody: who then leads is waited for.
+    pub fn handle_granted(&mut self, now: Nanos, voters: &VoterSets, last: LogId) {
+        if self.leader.is_none() {
+            self.stand_again(now, voters, last);
+        }
     }
 
     /// The detector's verdict on a peer.
@@ -103,7 +126,7 @@ impl Elections {
             Some(leader) if leader == self.own => Nanos::MAX,
             Some(_) => self.appended_ns.saturating_add(NO_PROGRESS_NS),
             None => {
-                let stand_ns = now + self.rank(voters, last) * STAGGER_NS;
+                let stand_ns = now + self.rank(voters, last) * self.stagger_ns;
                 *self.stand_ns.get_or_insert(stand_ns)
             }
         }
@@ -121,8 +144,7 @@ impl Elections {
             && now >= self.poll_timeout(now, voters, last)
             && self.sees_majority(voters);
         if due {
-            let round_ns = (voters.all().len() as u64 + 1) * STAGGER_NS;
-            self.stand_ns = Some(now + round_ns + self.rank(voters, last) * STAGGER_NS);
+            self.stand_again(now, voters, last);
         }
         due
     }
@@ -150,6 +172,12 @@ impl Elections {
             None => false,
         };
         if keeps { Heed::Drop } else { Heed::Consider }
+    }
+
+    /// A round of everybody later.
+    fn stand_again(&mut self, now: Nanos, voters: &VoterSets, last: LogId) {
+        let round = voters.all().len() as u64 + 1;
+        self.stand_ns = Some(now + (round + self.rank(voters, last)) * self.stagger_ns);
     }
 
     /// Who sees no majority can't win, and would only raise its term and depose a good leader with it later.

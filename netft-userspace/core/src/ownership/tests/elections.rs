@@ -79,3 +79,23 @@ fn rule_11_a_leader_that_asks_for_votes_leads_no_more() {
     assert_eq!(elections.heed_vote_request(NOW + 1, id(1), &voters()), Heed::Consider);
     assert_eq!(elections.heed_vote_request(NOW + 1, id(3), &voters()), Heed::Consider);
 }
+
+#[test]
+fn rule_11_what_is_under_way_from_a_dead_leader_does_not_bring_it_back() {
+    let mut elections = bereaved(2, &[]);
+    elections.handle_append(NOW, id(1));
+    assert!(elections.handle_timeout(NOW, &voters(), at(5)));
+    elections.handle_peer(NOW, id(1), Seen::Up);
+    elections.handle_append(NOW, id(1));
+    assert!(!elections.handle_timeout(NOW + 20 * STAGGER_NS, &voters(), at(5)));
+}
+
+#[test]
+fn rule_11_candidates_stand_as_far_apart_as_an_election_takes() {
+    let mut elections = bereaved(3, &[(2, 5)]);
+    elections.handle_pace(20 * MS);
+    assert_eq!(elections.poll_timeout(NOW, &voters(), at(5)), NOW + 20 * MS);
+    // Whoever got the vote is waited for: a round of everybody, and the own turn.
+    elections.handle_granted(NOW + MS, &voters(), at(5));
+    assert_eq!(elections.poll_timeout(NOW + MS, &voters(), at(5)), NOW + MS + 5 * 20 * MS);
+}
