@@ -216,7 +216,6 @@ pub const PARTS: &[Part] = &[
             cargo(&["xtask", "bench", "frames", "--short"]),
             cargo(&["xtask", "bench", "loss", "--short"]),
             cargo(&["xtask", "bench", "scale", "--short"]),
-            cargo(&["xtask", "bench", "security", "--short"]),
             cargo(&["xtask", "bench", "sim", "--short"]),
             cargo(&["xtask", "bench", "traffic", "--short"]),
         ],
