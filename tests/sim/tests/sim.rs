@@ -131,6 +131,21 @@ fn a_case_survives_its_file() {
     assert_eq!(Case::from_text(&case.to_text()), Ok(case));
 }
 
+/// Cut down from seeds that broke a property once.
+#[test]
+fn cases_that_once_broke_a_property_hold() {
+    let files = std::fs::read_dir(root().join("tests/sim/cases")).unwrap();
+    let mut count = 0;
+    for file in files {
+        let path = file.unwrap().path();
+        let case = Case::from_text(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let result = Simulator::new().run(&case);
+        assert!(result.is_ok(), "{}: {}", path.display(), result.unwrap_err());
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
 /// The case or the seed that the environment names, with every event on standard error.
 #[test]
 fn replay() {

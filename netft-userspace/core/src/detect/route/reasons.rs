@@ -28,7 +28,7 @@ impl Route {
     }
 
     /// While the route is down for want of heartbeats: the direction may show itself later. Returns the new reason
-    /// if it changed. RxOnly lasts as long as leg 1s come in.
+    /// if it changed. RxOnly ends when no leg 1 has come in for a detection time.
     pub(in crate::detect) fn refined_reason(&self, now: Nanos) -> Option<RouteReason> {
         let reason = match self.reason {
             RouteReason::Starting if self.sent <= u64::from(self.setup.timing.threshold) => return None,
@@ -39,7 +39,7 @@ impl Route {
             RouteReason::HeartbeatsMissed | RouteReason::TxOnly => self.missed_reason(now),
             RouteReason::RxOnly => {
                 let silence = now.saturating_sub(self.seen.arrival_ns[0]);
-                if silence <= 2 * self.detection_ns() { RouteReason::RxOnly } else { self.missed_reason(now) }
+                if silence <= self.detection_ns() { RouteReason::RxOnly } else { self.missed_reason(now) }
             }
             reason => reason,
         };
@@ -53,9 +53,12 @@ impl Route {
         if told.at_ns <= self.counted_ns || told.at_ns <= self.evidence_ns || !self.link_is_up() {
             return None;
         }
+        let at_peer = matches!(self.reason, RouteReason::PeerCarrierLost | RouteReason::PeerAdminDown);
         match told.reason {
             down_reason::CARRIER => Some((RouteState::Down, RouteReason::PeerCarrierLost)),
             down_reason::ADMIN => Some((RouteState::AdminDown, RouteReason::PeerAdminDown)),
+            // Its interface is back, and hears us.
+            down_reason::RX_ONLY if at_peer => Some((RouteState::Down, RouteReason::TxOnly)),
             _ => None,
         }
     }

@@ -131,6 +131,27 @@ fn what_the_far_end_tells_takes_a_route_down_at_once_and_later_evidence_brings_i
 }
 
 #[test]
+fn an_interface_that_is_back_and_hears_us_is_no_longer_the_reason() {
+    for (word, state) in
+        [(down_reason::CARRIER, RouteState::Down), (down_reason::ADMIN, RouteState::AdminDown)]
+    {
+        let mut rig = Rig::with_routes(2);
+        rig.run(300 * US);
+        rig.cut(0);
+        rig.drop_under_way();
+        rig.wire.paths[0].seen.told_down = (rig.now & !0xf) | u64::from(word);
+        rig.run(5 * MS);
+        assert_eq!(rig.state(0), state);
+        rig.wire.paths[0].seen.told_down = (rig.now & !0xf) | u64::from(down_reason::RX_ONLY);
+        rig.run(5 * MS);
+        assert_eq!((rig.state(0), rig.view(0).reason), (RouteState::Down, RouteReason::TxOnly));
+        rig.heal(0);
+        rig.run(10 * MS);
+        assert_eq!(rig.state(0), RouteState::Up);
+    }
+}
+
+#[test]
 fn an_old_notice_takes_nothing_down() {
     let mut rig = Rig::with_routes(2);
     let stale_ns = rig.wire.paths[0].seen.completed_sent_ns - 3 * MS;
