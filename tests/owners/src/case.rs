@@ -32,6 +32,9 @@ pub struct Case {
     pub preempt_per_million: u64,
     /// How long a daemon takes at most to read its log when it starts.
     pub restore_ns: Nanos,
+    /// Nobody takes a node whose store was emptied out of the cluster, and in again.
+    #[serde(default)]
+    pub unattended: bool,
     /// In order of their beginning.
     pub faults: Vec<Fault>,
 }

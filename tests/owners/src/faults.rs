@@ -98,7 +98,9 @@ impl World {
             FaultKind::Wipe { node } => {
                 let incarnation = self.rng.next() | 1;
                 self.nodes[node].raft.disk = Disk { incarnation, ..Disk::default() };
-                self.operator.incarnations[node].1 = incarnation;
+                if !self.case.unattended {
+                    self.operator.incarnations[node].1 = incarnation;
+                }
                 self.boot(node);
             }
             FaultKind::Suspend { node } => {

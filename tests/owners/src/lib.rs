@@ -17,8 +17,8 @@ mod world;
 pub use case::{Case, Fault, FaultKind};
 pub use checks::{Broken, Property, SERVED_WITHIN_NS, Tally};
 pub use plan::{
-    AMNESIA, CHANGES, CRASHES, CUTS, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, PLANS, Plan, RELAPSE, RELAY,
-    RIFTS, SLEEPER,
+    AMNESIA, CHANGES, CRASHES, CUTS, DISRUPT, FORGOTTEN, FREEZES, MIXED, MOVEOUT, MOVES, PLANS, Plan,
+    RELAPSE, RELAY, RIFTS, SLEEPER,
 };
 
 pub(crate) use netft_common::fence;

@@ -134,6 +134,8 @@ impl Node {
         self.policy = Policy::default();
         self.inbox.clear();
         self.restored = false;
+        // By a clock that may have begun anew.
+        (self.replicate_ns, self.operate_ns) = (0, 0);
     }
 
     fn handle_restored(&mut self, now: Nanos) {
@@ -276,7 +278,7 @@ impl Node {
             if node != self.id {
                 self.elections.handle_peer(now, node, if up { Seen::Up } else { Seen::Down });
             }
-            let alive = up && !self.ownership.sleeps(now, node);
+            let alive = up && !self.ownership.sleeps(node);
             let seen = if alive { Seen::Up } else { Seen::Down };
             self.policy.handle_node(now, node, seen, u64::MAX);
         }

@@ -107,6 +107,9 @@ pub const RELAY: Plan = Plan { name: "relay", script: Some(relay), ..MOVES };
 /// A VIP is given to a node whose ownership thread never wakes up.
 pub const SLEEPER: Plan = Plan { name: "sleeper", script: Some(sleeper), ..MOVES };
 
+/// An owner's store is emptied, faster than anybody calls the owner dead, and nobody does anything about it.
+pub const FORGOTTEN: Plan = Plan { name: "forgotten", script: Some(forgotten), ..MOVES };
+
 /// A store is emptied, and with it half of what a majority had promised.
 pub const AMNESIA: Plan = Plan { name: "amnesia", script: Some(amnesia), ..MOVES };
 
@@ -129,7 +132,7 @@ pub const MIXED: Plan = Plan {
 /// All of them.
 pub const PLANS: &[&Plan] = &[
     &MOVES, &CUTS, &RIFTS, &FREEZES, &CRASHES, &CHANGES, &DISRUPT, &MOVEOUT, &RELAPSE, &RELAY, &SLEEPER,
-    &AMNESIA, &MIXED,
+    &FORGOTTEN, &AMNESIA, &MIXED,
 ];
 
 impl Plan {
@@ -158,6 +161,7 @@ impl Plan {
             twice_per_million: noise * self.late_per_million / 2,
             preempt_per_million: noise * self.preempt_per_million,
             restore_ns: rng.pick(&[MS, 5 * MS, 30 * MS]),
+            unattended: false,
             faults: Vec::new(),
         };
         if let Some(script) = self.script {
@@ -176,6 +180,7 @@ impl Plan {
         if !wiped && rng.chance(250_000) && case.faults[last].kind.may_last() {
             case.faults[last].span_ns = Case::FOREVER_NS;
         }
+        case.unattended = wiped && rng.chance(500_000);
         case.faults.sort_by_key(|fault| fault.at_ns);
         case
     }
@@ -323,4 +328,15 @@ fn sleeper(rng: &mut Rng, case: &mut Case) {
     case.faults.push(Fault { at_ns, span_ns: Case::FOREVER_NS, kind: FaultKind::FreezeOwner { node } });
     let after_ns = rng.between(0, 2 * MS);
     case.faults.push(Fault { at_ns: at_ns + after_ns, span_ns: 0, kind: FaultKind::Move { vip: 0, node } });
+}
+
+/// The owner's host loses its power and its store, and is back before anybody misses it.
+fn forgotten(rng: &mut Rng, case: &mut Case) {
+    case.unattended = true;
+    let at_ns = SETTLE_NS + rng.between(0, 20 * MS);
+    let node = rng.index(case.voters);
+    case.faults.push(Fault { at_ns, span_ns: 0, kind: FaultKind::Move { vip: 0, node } });
+    let at_ns = at_ns + rng.between(20 * MS, 60 * MS);
+    let span_ns = rng.between(MS, 4 * MS);
+    case.faults.push(Fault { at_ns, span_ns, kind: FaultKind::Wipe { node } });
 }

@@ -7,8 +7,8 @@
 //! ```
 
 use netft_owners::{
-    AMNESIA, CHANGES, CRASHES, CUTS, Case, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, Plan, RELAPSE, RELAY,
-    RIFTS, SERVED_WITHIN_NS, SLEEPER, Simulator, Tally,
+    AMNESIA, CHANGES, CRASHES, CUTS, Case, DISRUPT, FORGOTTEN, FREEZES, MIXED, MOVEOUT, MOVES, Plan, RELAPSE,
+    RELAY, RIFTS, SERVED_WITHIN_NS, SLEEPER, Simulator, Tally,
 };
 use std::path::Path;
 
@@ -92,6 +92,14 @@ fn a_vip_that_is_given_on_twice_has_one_owner() {
 #[test]
 fn a_vip_of_a_node_that_never_wakes_up_is_served_by_another() {
     run(&SLEEPER, 40);
+}
+
+#[test]
+fn a_vip_of_a_node_that_forgot_everything_is_served_by_another() {
+    run(&FORGOTTEN, 60);
+    // An owner whose store was emptied, under a leader that hadn't committed anything since.
+    let outcome = Simulator::default().run(&Case { unattended: true, ..MIXED.draw(1920) });
+    assert!(outcome.is_ok(), "{outcome:?}");
 }
 
 #[test]

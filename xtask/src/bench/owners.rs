@@ -6,15 +6,15 @@ use super::{Form, Part};
 use crate::test::workspace_root;
 use anyhow::Result;
 use netft_owners::{
-    AMNESIA, CHANGES, CRASHES, CUTS, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, Plan, RELAPSE, RELAY, RIFTS,
-    SERVED_WITHIN_NS, SLEEPER, Simulator, Tally,
+    AMNESIA, CHANGES, CRASHES, CUTS, DISRUPT, FORGOTTEN, FREEZES, MIXED, MOVEOUT, MOVES, Plan, RELAPSE,
+    RELAY, RIFTS, SERVED_WITHIN_NS, SLEEPER, Simulator, Tally,
 };
 use serde_json::json;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Seeds of each part of the full form: thirteen parts make more than 100 000.
+/// Seeds of each part of the full form: fourteen parts make more than 110 000.
 const SEEDS: u64 = 8_400;
 /// How long the short form takes.
 const SHORT: Duration = Duration::from_secs(10);
@@ -60,6 +60,11 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part { name: "relay", run: |form| part(form, &RELAY, "a VIP is given on twice"), short: false },
     Part { name: "sleeper", run: |form| part(form, &SLEEPER, "a node never wakes up"), short: false },
+    Part {
+        name: "forgotten",
+        run: |form| part(form, &FORGOTTEN, "an owner forgets everything, unnoticed"),
+        short: false,
+    },
     Part { name: "amnesia", run: |form| part(form, &AMNESIA, "a store is emptied"), short: false },
     Part { name: "mixed", run: |form| part(form, &MIXED, "everything at once"), short: true },
 ];

@@ -3,7 +3,7 @@
 use super::collector::Collector;
 use super::command::{Command, Message, Start};
 use super::handover::Handovers;
-use super::progress::Progress;
+use super::progress::{Progress, ROUND_NS};
 use super::sabotage::{Sabotage, broken};
 use super::vouching::Vouching;
 use super::{Entry, Epoch, Leases, LogId, NodeSet, State, VipId, VoterSets, VoterStanding};
@@ -12,7 +12,7 @@ use netft_common::fence::{MAX_VOTERS, Voter};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What isn't answered is said again after this long.
-const REPEAT_NS: Nanos = 2_000_000;
+const REPEAT_NS: Nanos = ROUND_NS;
 /// How often a node says how far it is.
 const PROGRESS_NS: Nanos = 10_000_000;
 /// A proposal that hasn't been applied after this long may have been lost.
@@ -96,9 +96,9 @@ impl Ownership {
         self.vouching.standing(&self.state)
     }
 
-    /// Rule 14: whether the node hears of entries but doesn't apply them. The leader's word.
-    pub fn sleeps(&self, now: Nanos, node: NodeId) -> bool {
-        self.progress.sleeps(now, node) && !broken(Sabotage::TrustsSleepers)
+    /// Rule 14: whether the node should have applied the log but doesn't say so. The leader's word.
+    pub fn sleeps(&self, node: NodeId) -> bool {
+        self.progress.sleeps(node) && !broken(Sabotage::TrustsSleepers)
     }
 
     /// Rule 14, for votes, which a node may have to give before it has applied anything: what its whole log, from its
@@ -485,7 +485,7 @@ impl Ownership {
             return;
         }
         self.progress.told(own, self.stored);
-        self.progress.expect(now, self.state.members.keys().copied(), self.state.applied.index);
+        self.progress.expect(self.state.members.keys().copied(), self.state.applied.index);
         for node in self.collector.asked() {
             self.ask_about(now, node);
         }

@@ -32,6 +32,8 @@ pub enum Sabotage {
     TrustsEmptyStores,
     /// Rule 14: a node that doesn't apply is as good as any.
     TrustsSleepers,
+    /// Rule 14: what a node said once counts for good.
+    TrustsSilence,
 }
 
 /// Whether this rule is left out.

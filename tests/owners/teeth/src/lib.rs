@@ -36,8 +36,8 @@ pub use checks::{Broken, Property, SERVED_WITHIN_NS, Tally};
 pub use fence::sabotage as of_the_fence;
 pub use ownership::sabotage as of_ownership;
 pub use plan::{
-    AMNESIA, CHANGES, CRASHES, CUTS, DISRUPT, FREEZES, MIXED, MOVEOUT, MOVES, PLANS, Plan, RELAPSE, RELAY,
-    RIFTS, SLEEPER,
+    AMNESIA, CHANGES, CRASHES, CUTS, DISRUPT, FORGOTTEN, FREEZES, MIXED, MOVEOUT, MOVES, PLANS, Plan,
+    RELAPSE, RELAY, RIFTS, SLEEPER,
 };
 pub use shell as of_the_shell;
 

@@ -5,8 +5,8 @@ use netft_owners_teeth::of_ownership::Sabotage as Ownership;
 use netft_owners_teeth::of_the_fence::Sabotage as Fence;
 use netft_owners_teeth::of_the_shell::Shell;
 use netft_owners_teeth::{
-    AMNESIA, CHANGES, CRASHES, CUTS, DISRUPT, FREEZES, MOVEOUT, MOVES, Plan, Property, RELAPSE, RELAY, RIFTS,
-    SLEEPER, Simulator, of_ownership, of_the_fence, of_the_shell,
+    AMNESIA, CHANGES, CRASHES, CUTS, DISRUPT, FORGOTTEN, FREEZES, MOVEOUT, MOVES, Plan, Property, RELAPSE,
+    RELAY, RIFTS, SLEEPER, Simulator, of_ownership, of_the_fence, of_the_shell,
 };
 
 /// What is left out.
@@ -94,4 +94,5 @@ rules! {
     rule_14_a_store_that_was_emptied: Without::Ownership(Ownership::TrustsEmptyStores), OneOwner, CRASHES;
     rule_14_an_emptied_store_that_acknowledges: Without::Shell(Shell::AppendsToAnotherStore), Committed, AMNESIA;
     rule_14_a_node_that_sleeps: Without::Ownership(Ownership::TrustsSleepers), Served, SLEEPER;
+    rule_14_a_node_that_says_nothing: Without::Ownership(Ownership::TrustsSilence), Served, FORGOTTEN;
 }

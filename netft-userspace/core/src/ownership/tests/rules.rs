@@ -285,13 +285,56 @@ fn rule_14_another_store_neither_votes_nor_vouches() {
     assert_eq!(wiped.knows_own_store(log.iter().map(|(_, entry)| entry)), VoterStanding::WrongStore);
 }
 
+/// Lets a leader work until so many milliseconds after [`NOW`], one of its rounds after the other.
+fn work(leader: &mut Ownership, from_ms: u64, until_ms: u64, mut each_round: impl FnMut(&mut Ownership)) {
+    for ms in (from_ms..=until_ms).step_by(2) {
+        each_round(leader);
+        leader.handle_timeout(NOW + ms * MS);
+        drain(leader);
+    }
+}
+
+fn says(node: u16, applied: u64) -> impl FnMut(&mut Ownership) {
+    move |leader| {
+        let progress = Message::Progress { applied, last: at(NEXT - 1) };
+        leader.handle_message(NOW, id(node), &progress);
+    }
+}
+
 #[test]
 fn rule_14_a_node_that_does_not_apply_counts_as_failed() {
     let mut leader = node(1, 1);
-    leader.handle_timeout(NOW);
-    leader.handle_message(NOW, id(2), &Message::Progress { applied: NEXT - 1, last: at(NEXT - 1) });
-    assert!(!leader.sleeps(NOW + 50 * MS, id(3)));
-    assert!(leader.sleeps(NOW + 51 * MS, id(3)) && !leader.sleeps(NOW + 51 * MS, id(2)));
+    let mut both = |leader: &mut Ownership| {
+        says(2, NEXT - 1)(leader);
+        says(3, NEXT - 2)(leader);
+    };
+    work(&mut leader, 0, 50, &mut both);
+    assert!(!leader.sleeps(id(3)));
+    work(&mut leader, 52, 52, &mut both);
+    assert!(leader.sleeps(id(3)) && !leader.sleeps(id(2)));
+    says(3, NEXT - 1)(&mut leader);
+    assert!(!leader.sleeps(id(3)), "it has caught up");
+}
+
+#[test]
+fn rule_14_a_node_that_says_nothing_counts_as_failed() {
+    let mut leader = node(1, 1);
+    says(3, NEXT - 1)(&mut leader);
+    work(&mut leader, 0, 248, says(2, NEXT - 1));
+    assert!(!leader.sleeps(id(3)), "it may stand still for as long as an engine may");
+    work(&mut leader, 250, 250, says(2, NEXT - 1));
+    assert!(leader.sleeps(id(3)) && !leader.sleeps(id(2)) && !leader.sleeps(id(1)));
+    says(3, NEXT - 1)(&mut leader);
+    assert!(!leader.sleeps(id(3)), "it speaks again");
+}
+
+#[test]
+fn rule_14_nobody_is_silent_while_the_leader_itself_stood_still() {
+    let mut leader = node(1, 1);
+    work(&mut leader, 0, 10, |leader| (2..=4).for_each(|node| says(node, NEXT - 1)(leader)));
+    // What came meanwhile waits behind the timer.
+    leader.handle_timeout(NOW + 1_000 * MS);
+    assert!((1..=4).all(|node| !leader.sleeps(id(node))));
 }
 
 #[test]
