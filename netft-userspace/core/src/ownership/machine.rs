@@ -1,5 +1,7 @@
 //! One node's part in ownership: applies the log, keeps the words that the fence reads, hands over and takes over.
 
+mod leading;
+
 use super::collector::Collector;
 use super::command::{Command, Message, Start};
 use super::handover::Handovers;
@@ -40,6 +42,8 @@ pub struct Ownership {
     leader: Option<NodeId>,
     /// Assignments of this leader that aren't applied, by VIP: until when they are waited for.
     proposed: BTreeMap<VipId, Nanos>,
+    /// The same of records that a VIP was taken.
+    recording: BTreeMap<VipId, Nanos>,
     /// When other proposals may be repeated.
     propose_ns: Nanos,
     repeat_ns: Nanos,
@@ -64,6 +68,7 @@ impl Ownership {
             term: 0,
             leader: None,
             proposed: BTreeMap::new(),
+            recording: BTreeMap::new(),
             propose_ns: 0,
             repeat_ns: 0,
             progress_ns: 0,
@@ -181,11 +186,15 @@ impl Ownership {
         for (id, entry) in entries {
             self.state.apply(id, entry);
             self.vouching.applied(id);
-            if let Entry::Assign { vip, .. } = entry {
-                self.proposed.remove(vip);
-            }
-            if let Entry::RemoveVip(vip) = entry {
-                self.handovers.forget(*vip);
+            match entry {
+                Entry::Assign { vip, .. } => {
+                    self.proposed.remove(vip);
+                    // Who takes it from here on is recorded anew.
+                    self.recording.remove(vip);
+                }
+                Entry::Took { vip, .. } => drop(self.recording.remove(vip)),
+                Entry::RemoveVip(vip) => self.handovers.forget(*vip),
+                _ => (),
             }
             joined |= matches!(entry, Entry::Member(..) | Entry::Founded(..));
         }
@@ -211,6 +220,7 @@ impl Ownership {
         }
         (self.term, self.leader) = (term, leader);
         self.proposed.clear();
+        self.recording.clear();
         self.collector.restart(term << NONCE_BITS);
         self.progress.clear();
         self.propose_ns = now;
@@ -230,7 +240,7 @@ impl Ownership {
             Message::AskRelease { vip, epoch } => self.asked_for_release(from, vip, epoch),
             Message::Released { vip, epoch } => {
                 self.handovers.learn(vip, epoch, from);
-                self.try_to_take(vip);
+                self.try_to_take(now, vip);
             }
             Message::Ask { nonce, node, id } => {
                 if let Some(age_ns) = self.vouching.report(now, &self.state, node, id) {
@@ -243,9 +253,9 @@ impl Ownership {
             }
             Message::Silent { vip, epoch, node } => {
                 self.handovers.learn(vip, epoch, node);
-                self.try_to_take(vip);
+                self.try_to_take(now, vip);
             }
-            Message::Took { vip, epoch } => self.record_taking(from, vip, epoch),
+            Message::Took { vip, epoch } => self.record_taking(now, Some(from), vip, epoch),
             Message::Progress { applied, .. } => self.progress.told(from, applied),
         }
     }
@@ -335,7 +345,7 @@ impl Ownership {
             self.commands.extend(released);
         }
         let vips: Vec<_> = self.state.vips.keys().copied().collect();
-        vips.into_iter().for_each(|vip| self.try_to_take(vip));
+        vips.into_iter().for_each(|vip| self.try_to_take(now, vip));
         if self.leads() {
             self.ask(now);
         }
@@ -383,7 +393,7 @@ impl Ownership {
     }
 
     /// Rule 7: takes a VIP that is this node's by the applied state, if every earlier owner is known to be silent.
-    fn try_to_take(&mut self, id: VipId) {
+    fn try_to_take(&mut self, now: Nanos, id: VipId) {
         let Some(vip) = self.state.vips.get(&id).filter(|_| self.may_act()) else { return };
         if vip.owner != Some(self.own) || self.owned.contains_key(&id) {
             return;
@@ -396,23 +406,15 @@ impl Ownership {
         self.owned.insert(id, epoch);
         self.commands.push_back(Command::SetOwner(id, epoch));
         if !recorded {
-            self.tell_taking(id, epoch);
+            self.tell_taking(now, id, epoch);
         }
     }
 
-    fn tell_taking(&mut self, vip: VipId, epoch: Epoch) {
+    fn tell_taking(&mut self, now: Nanos, vip: VipId, epoch: Epoch) {
         match self.leader {
-            Some(leader) if leader == self.own => self.record_taking(self.own, vip, epoch),
+            Some(leader) if leader == self.own => self.record_taking(now, self.leader, vip, epoch),
             Some(leader) => self.send(leader, Message::Took { vip, epoch }),
             None => (),
-        }
-    }
-
-    /// Rule 9: the end of all earlier owners goes into the log.
-    fn record_taking(&mut self, owner: NodeId, id: VipId, epoch: Epoch) {
-        let Some(vip) = self.state.vips.get(&id) else { return };
-        if self.leads() && vip.owner == Some(owner) && vip.epoch == epoch && !vip.earlier.is_empty() {
-            self.commands.push_back(Command::Propose(Entry::Took { vip: id, epoch }));
         }
     }
 
@@ -424,47 +426,6 @@ impl Ownership {
         }
     }
 
-    /// Rule 8: the leader asks about whoever must be silent by the applied state.
-    fn ask(&mut self, now: Nanos) {
-        let new = self.collector.update(&self.state);
-        new.into_iter().for_each(|node| self.ask_about(now, node));
-        self.tell_silent(now);
-    }
-
-    fn ask_about(&mut self, now: Nanos, node: NodeId) {
-        let Some((nonce, id)) = self.collector.question(node) else { return };
-        for voter in self.collector.unanswered(&self.state, node).iter() {
-            if voter != self.own {
-                self.send(voter, Message::Ask { nonce, node, id });
-            } else if let Some(age_ns) = self.vouching.report(now, &self.state, node, id) {
-                self.collector.report(now, &self.state, voter, nonce, age_ns);
-            }
-        }
-    }
-
-    /// Tells new owners, this node among them, which earlier owners are surely silent.
-    fn tell_silent(&mut self, now: Nanos) {
-        for node in self.collector.asked() {
-            let Some(up_to) = self.collector.silent(now, &self.state, node) else { continue };
-            let waiting =
-                |vip: &super::Vip| vip.assigned.index <= up_to.index && vip.to_be_silent().contains(node);
-            let vips: Vec<_> = self.state.vips.iter().filter(|(_, vip)| waiting(vip)).collect();
-            let told: Vec<_> = vips.into_iter().map(|(id, vip)| (*id, vip.epoch, vip.owner)).collect();
-            for (vip, epoch, owner) in told {
-                match owner {
-                    Some(owner) if owner != self.own => {
-                        self.send(owner, Message::Silent { vip, epoch, node })
-                    }
-                    Some(_) => {
-                        self.handovers.learn(vip, epoch, node);
-                        self.try_to_take(vip);
-                    }
-                    None => self.handovers.learn(vip, epoch, node),
-                }
-            }
-        }
-    }
-
     /// Says again what hasn't had its effect yet.
     fn repeat(&mut self, now: Nanos) {
         let own = self.own;
@@ -472,13 +433,13 @@ impl Ownership {
         let open: Vec<_> = vips.map(|(id, vip)| (*id, vip.clone())).collect();
         for (id, vip) in &open {
             if vip.owner == Some(own) && self.owned.get(id) == Some(&vip.epoch) {
-                self.tell_taking(*id, vip.epoch);
+                self.tell_taking(now, *id, vip.epoch);
             } else if vip.owner == Some(own) {
                 for node in self.handovers.missing(*id, vip).iter() {
                     self.send(node, Message::AskRelease { vip: *id, epoch: vip.epoch });
                 }
-            } else if vip.owner.is_none() && self.leads() && self.handovers.missing(*id, vip).is_empty() {
-                self.commands.push_back(Command::Propose(Entry::Took { vip: *id, epoch: vip.epoch }));
+            } else if vip.owner.is_none() && self.handovers.missing(*id, vip).is_empty() {
+                self.record_taking(now, None, *id, vip.epoch);
             }
         }
         if !self.leads() {
@@ -490,15 +451,5 @@ impl Ownership {
             self.ask_about(now, node);
         }
         self.settle(now);
-    }
-
-    /// Rules 5 and 13: once whoever owns or owned something has applied the newest change, it is settled.
-    fn settle(&mut self, now: Nanos) {
-        let Some(index) = self.state.unsettled.filter(|_| now >= self.propose_ns) else { return };
-        let joint = !self.state.voters.second.is_empty();
-        if !joint && self.state.holders().iter().all(|node| self.progress.applied(node) >= index) {
-            self.propose_ns = now + PROPOSAL_NS;
-            self.commands.push_back(Command::Propose(Entry::Settled(index)));
-        }
     }
 }

@@ -232,6 +232,23 @@ fn rule_9_a_recorded_end_is_not_asked_for_again() {
 }
 
 #[test]
+fn rule_9_an_end_is_recorded_once_however_often_it_is_told() {
+    let mut leader = node(1, 1);
+    add(&mut leader, NEXT, assign(None, Some(2), 8));
+    add(&mut leader, NEXT + 1, assign(Some(2), Some(3), 9));
+    let mut told = |now: u64| {
+        leader.handle_message(now, id(3), &Message::Took { vip: vip(0), epoch: 9 });
+        drain(&mut leader)
+            .iter()
+            .filter(|command| matches!(command, Command::Propose(Entry::Took { .. })))
+            .count()
+    };
+    let often: usize = (0..20).map(|ms| told(NOW + ms * MS)).sum();
+    assert_eq!(often, 1, "each costs a write to every disk");
+    assert_eq!(told(NOW + 20 * MS), 1, "it may have been lost");
+}
+
+#[test]
 fn rule_13_voters_change_one_at_a_time_once_the_last_change_is_settled() {
     let voters = |nodes: &[u16]| nodes.iter().copied().map(id).collect::<NodeSet>();
     let mut leader = node(1, 1);
