@@ -121,8 +121,9 @@ pub(crate) enum Change {
     Append(Vec<RaftEntry>),
     /// From this index on, so that the log ends with that entry.
     Truncate(u64, Option<RaftLog>),
-    /// Up to this one, itself included.
+    /// Up to this one, itself included, as far as the stored snapshot holds it; the rest goes with the snapshot that does.
     Purge(RaftLog),
+    /// Of two snapshots the one that holds more stays, in whatever order they come.
     Snapshot(StoredSnapshot),
 }
 
@@ -132,6 +133,10 @@ pub(crate) struct Store {
     database: Database,
     path: String,
     ends: Ends,
+    /// What the stored snapshot holds.
+    covered: Option<RaftLog>,
+    /// Up to where the log isn't needed any more.
+    purge: Option<RaftLog>,
 }
 
 impl Store {
@@ -159,15 +164,36 @@ impl Store {
             return Err(damaged(name, "its checksums don't fit"));
         }
         let (contents, ends) = load(&database, name, owner)?;
-        Ok((Self { database, path: name.to_owned(), ends }, contents))
+        let (covered, purge) = (covered(contents.snapshot.as_ref()), ends.purged);
+        Ok((Self { database, path: name.to_owned(), ends, covered, purge }, contents))
     }
 
     /// Carries out a change; it is on disk afterwards. After an error nothing more may be written.
     pub(crate) fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
         let mut ends = self.ends.clone();
+        match change {
+            Change::Snapshot(snapshot) if covered(Some(snapshot)) < self.covered => return Ok(()),
+            Change::Snapshot(snapshot) => self.covered = covered(Some(snapshot)),
+            Change::Purge(upto) => self.purge = self.purge.max(Some(*upto)),
+            Change::Vote(_) | Change::Append(_) | Change::Truncate(..) => (),
+        }
+        if matches!(change, Change::Purge(_)) && self.purgeable(&ends).is_none() {
+            return Ok(());
+        }
         self.write(change, &mut ends).map_err(|error| redb_error(&self.path, error))?;
         self.ends = ends;
         Ok(())
+    }
+
+    /// Up to before which index everything is on disk, in the log or in the snapshot.
+    pub(crate) fn end(&self) -> u64 {
+        self.ends.last.max(self.covered).map_or(0, |last| last.index + 1)
+    }
+
+    /// openraft purges what a snapshot holds that it is installing at the same time: what came to the disk first, and a crash
+    /// then, would leave neither.
+    fn purgeable(&self, ends: &Ends) -> Option<RaftLog> {
+        self.purge.min(self.covered).filter(|upto| Some(*upto) > ends.purged)
     }
 
     fn write(&self, change: &Change, ends: &mut Ends) -> Result<(), redb::Error> {
@@ -188,13 +214,14 @@ impl Store {
                 transaction.open_table(LOG)?.retain_in(*index.., |_, _| false)?;
                 ends.last = *last;
             }
-            Change::Purge(upto) => {
-                transaction.open_table(LOG)?.retain_in(..=upto.index, |_, _| false)?;
-                ends.purged = Some(*upto);
-                ends.last = ends.last.max(Some(*upto));
-            }
+            Change::Purge(_) => (),
         }
-        if !matches!(change, Change::Vote(_) | Change::Snapshot(_)) {
+        if let Some(upto) = self.purgeable(ends) {
+            transaction.open_table(LOG)?.retain_in(..=upto.index, |_, _| false)?;
+            ends.purged = Some(upto);
+            ends.last = ends.last.max(Some(upto));
+        }
+        if *ends != self.ends {
             put(&transaction, "ends", ends)?;
         }
         transaction.commit()?;
@@ -259,13 +286,16 @@ fn load(database: &Database, name: &str, owner: Owner) -> Result<(Contents, Ends
         return Err(damaged(name, "entries of its log are missing"));
     }
     let snapshot: Option<StoredSnapshot> = get(&meta, name, "snapshot")?;
-    let covered = snapshot.as_ref().and_then(|snapshot| snapshot.meta.last_log_id);
-    if ends.purged > covered {
+    if ends.purged > covered(snapshot.as_ref()) {
         return Err(damaged(name, "its snapshot is older than its log"));
     }
     let vote = get(&meta, name, "vote")?;
     let contents = Contents { incarnation: identity.incarnation, vote, purged: ends.purged, log, snapshot };
     Ok((contents, ends))
+}
+
+fn covered(snapshot: Option<&StoredSnapshot>) -> Option<RaftLog> {
+    snapshot.and_then(|snapshot| snapshot.meta.last_log_id)
 }
 
 fn put<T: Serialize>(

@@ -217,6 +217,50 @@ fn a_torn_transaction_happened_or_did_not() {
     }
 }
 
+fn snapshot(term: u64, index: u64) -> Change {
+    let meta = SnapshotMeta {
+        last_log_id: Some(id(term, index)),
+        last_membership: StoredMembership::default(),
+        snapshot_id: format!("{index}-1"),
+    };
+    Change::Snapshot(StoredSnapshot { meta, data: index.to_string().into_bytes() })
+}
+
+/// openraft says what to purge while the snapshot that it is for is still being written.
+#[test]
+fn nothing_is_purged_before_the_snapshot_that_holds_it_is_stored() {
+    let folder = Folder::new();
+    let (mut store, _) = folder.open().unwrap();
+    (0..10).for_each(|index| store.apply(&Change::Append(vec![entry(1, index)])).unwrap());
+    store.apply(&Change::Purge(id(3, 50))).unwrap();
+    let after_a_crash = Folder::new();
+    fs::copy(folder.file(), after_a_crash.file()).unwrap();
+    let (_, contents) = after_a_crash.open().unwrap();
+    assert_eq!((contents.log.len(), contents.purged), (10, None));
+
+    store.apply(&snapshot(3, 50)).unwrap();
+    assert_eq!(store.end(), 51);
+    store.apply(&Change::Append(vec![entry(3, 51)])).unwrap();
+    drop(store);
+    let (store, contents) = folder.open().unwrap();
+    assert_eq!((contents.log, contents.purged), (vec![entry(3, 51)], Some(id(3, 50))));
+    assert_eq!(store.end(), 52);
+}
+
+/// One is being made of what is applied here while another one comes from the leader.
+#[test]
+fn a_snapshot_never_replaces_one_that_holds_more() {
+    let folder = Folder::new();
+    let (mut store, _) = folder.open().unwrap();
+    (0..10).for_each(|index| store.apply(&Change::Append(vec![entry(1, index)])).unwrap());
+    for change in [snapshot(3, 50), Change::Purge(id(3, 50)), snapshot(1, 9)] {
+        store.apply(&change).unwrap();
+    }
+    drop(store);
+    let (_, contents) = folder.open().unwrap();
+    assert_eq!(contents.snapshot.unwrap().data, b"50");
+}
+
 #[test]
 fn a_missing_entry_is_detected() {
     let (folder, _) = filled();
