@@ -223,6 +223,10 @@ impl Driver {
     /// A leader's append was accepted; it says that the log is committed up to `commit`.
     pub(crate) fn heard_leader(&self, term: u64, leader: NodeId, commit: LogId) {
         self.with(|inner, now| {
+            // It was at work on this for long, and there is a new leader.
+            if term < inner.reign.term {
+                return;
+            }
             inner.settled_ns = inner.settled_ns.min(now);
             inner.elections.handle_append(now, leader);
             inner.ownership.handle_leader_commit(now, term, commit);

@@ -33,6 +33,11 @@ pub const SNAPSHOT_ENTRIES: u64 = 1000;
 const PROPOSALS: usize = 64;
 /// Between two looks at the time when nothing has happened.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
+/// The longest entry, in bytes as it is stored: one that names every node as preferred is half of it. So many as go into one
+/// message, or all VIPs in a snapshot, must not be longer than a message may be.
+const MAX_ENTRY: usize = 2048;
+/// Entries in one message.
+const BATCH: u64 = 256;
 /// How long a write waits for a majority.
 const WRITE: Duration = Duration::from_secs(2);
 
@@ -86,6 +91,9 @@ pub enum ConsensusError {
     /// Nothing was decided in time.
     #[error("no majority of voters agreed within {} s: it may still happen", WRITE.as_secs())]
     NoMajority,
+    /// Too long.
+    #[error("an entry of {0} bytes is too long for the log: at most {MAX_ENTRY}")]
+    TooLong(usize),
     /// A change of members that can't be made.
     #[error("{0}")]
     Members(String),
@@ -250,6 +258,10 @@ impl Consensus {
 
     /// Proposes an entry, and waits until it is applied here: then a majority has it on disk.
     pub async fn write(&self, entry: Entry) -> Result<LogId, ConsensusError> {
+        let len = serde_json::to_vec(&entry).map_err(std::io::Error::other)?.len();
+        if len > MAX_ENTRY {
+            return Err(ConsensusError::TooLong(len));
+        }
         let written = timeout(WRITE, self.raft.client_write(entry)).await;
         match written.map_err(|_| ConsensusError::NoMajority)? {
             Ok(response) => Ok(log_id(&response.log_id)),
@@ -333,6 +345,7 @@ fn config(settings: &Settings) -> Result<Config, ConsensusError> {
         // For followers that are a little behind.
         max_in_snapshot_log_to_keep: entries / 5,
         replication_lag_threshold: entries * 2,
+        max_payload_entries: BATCH,
         // The detector says when: rule 11.
         enable_elect: false,
         ..Config::default()

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// Requests and messages that may wait for one peer.
+/// Requests that may wait for one peer, and as many messages: many VIPs that move at once must not keep consensus waiting.
 const QUEUE: usize = 256;
 /// Requests without a reply on one connection: openraft has one append, one snapshot and some votes under way.
 const PENDING: usize = 64;
@@ -39,16 +39,14 @@ pub(crate) enum LinkError {
 
 type Waiting = oneshot::Sender<Reply>;
 
-enum Item {
-    Request(Request, Waiting),
-    Message(Message),
-}
+struct Item(Request, Waiting);
 
 /// To one peer.
 #[derive(Clone)]
 pub(crate) struct Link {
     peer: NodeId,
     items: mpsc::Sender<Item>,
+    messages: mpsc::Sender<Message>,
     address: Arc<watch::Sender<Option<SocketAddr>>>,
     reset: Arc<watch::Sender<u64>>,
 }
@@ -62,7 +60,7 @@ impl Link {
     pub(crate) async fn ask_within(&self, limit: Duration, request: Request) -> Result<Reply, LinkError> {
         let unreachable = || LinkError::Unreachable(self.peer);
         let (waiting, reply) = oneshot::channel();
-        self.items.try_send(Item::Request(request, waiting)).map_err(|_| unreachable())?;
+        self.items.try_send(Item(request, waiting)).map_err(|_| unreachable())?;
         match timeout(limit, reply).await {
             Ok(Ok(Reply::Refused(why))) => Err(LinkError::Refused(self.peer, why)),
             Ok(Ok(reply)) => Ok(reply),
@@ -105,6 +103,7 @@ impl Links {
         let mut links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
         let (link, _) = links.entry(peer).or_insert_with(|| {
             let (items, queue) = mpsc::channel(QUEUE);
+            let (messages, said) = mpsc::channel(QUEUE);
             let (address, addresses) = watch::channel(None);
             let (reset, resets) = watch::channel(0);
             let dice = self.shared.dice.lock().unwrap_or_else(PoisonError::into_inner).split();
@@ -115,12 +114,13 @@ impl Links {
                 driver: self.shared.driver.clone(),
                 dice,
                 queue,
+                said,
                 addresses,
                 resets,
                 held: VecDeque::new(),
                 number: 0,
             };
-            let link = Link { peer, items, address: Arc::new(address), reset: Arc::new(reset) };
+            let link = Link { peer, items, messages, address: Arc::new(address), reset: Arc::new(reset) };
             (link, tokio::spawn(task.run()))
         });
         link.clone()
@@ -142,7 +142,7 @@ impl Links {
 
     /// A message, unless too many wait already: ownership repeats what matters.
     pub(crate) fn send(&self, to: NodeId, message: Message) {
-        let _ = self.to(to).items.try_send(Item::Message(message));
+        let _ = self.to(to).messages.try_send(message);
     }
 
     /// Ends all connections.
@@ -159,10 +159,11 @@ struct Task {
     driver: Driver,
     dice: Dice,
     queue: mpsc::Receiver<Item>,
+    said: mpsc::Receiver<Message>,
     addresses: watch::Receiver<Option<SocketAddr>>,
     resets: watch::Receiver<u64>,
     /// Requests that wait for a connection.
-    held: VecDeque<(Request, Waiting)>,
+    held: VecDeque<Item>,
     number: u64,
 }
 
@@ -229,11 +230,9 @@ impl Task {
     }
 
     fn hold(&mut self, item: Item) {
-        if let Item::Request(request, waiting) = item {
-            self.held.retain(|(_, waiting)| !waiting.is_closed());
-            if self.held.len() < PENDING {
-                self.held.push_back((request, waiting));
-            }
+        self.held.retain(|Item(_, waiting)| !waiting.is_closed());
+        if self.held.len() < PENDING {
+            self.held.push_back(item);
         }
     }
 
@@ -241,6 +240,8 @@ impl Task {
         let Sealed { mut reader, mut writer } = sealed;
         let mut pending: BTreeMap<u64, Waiting> = BTreeMap::new();
         self.resets.mark_unchanged();
+        // What was said to nobody is out of date.
+        while self.said.try_recv().is_ok() {}
         // Reading a message can't be given up half-way: it has a task of its own.
         let (replies, mut replied) = mpsc::channel::<io::Result<Numbered<Reply>>>(PENDING);
         let reading = tokio::spawn(async move {
@@ -253,15 +254,16 @@ impl Task {
             }
         });
         let ended = loop {
-            if let Some((request, waiting)) = self.held.pop_front() {
-                if let Err(error) =
-                    self.send(&mut writer, &mut pending, Item::Request(request, waiting)).await
-                {
+            if let Some(item) = self.held.pop_front() {
+                if let Err(error) = self.send(&mut writer, &mut pending, item).await {
                     break error;
                 }
                 continue;
             }
             tokio::select! {
+                biased;
+                _ = self.resets.changed() => break invalid("the peer is down"),
+                _ = self.addresses.changed() => break invalid("the peer has another address"),
                 reply = replied.recv() => match reply {
                     Some(Ok(reply)) => {
                         if let Some(waiting) = pending.remove(&reply.number) {
@@ -278,8 +280,12 @@ impl Task {
                         break error;
                     }
                 }
-                _ = self.resets.changed() => break invalid("the peer is down"),
-                _ = self.addresses.changed() => break invalid("the peer has another address"),
+                Some(message) = self.said.recv() => {
+                    let said = Numbered { number: 0, body: Request::Message(message) };
+                    if let Err(error) = writer.message(&said).await {
+                        break error;
+                    }
+                }
             }
         };
         reading.abort();
@@ -292,21 +298,14 @@ impl Task {
         pending: &mut BTreeMap<u64, Waiting>,
         item: Item,
     ) -> io::Result<()> {
-        match item {
-            Item::Message(message) => {
-                writer.message(&Numbered { number: 0, body: Request::Message(message) }).await
-            }
-            Item::Request(_, waiting) if waiting.is_closed() => Ok(()),
-            Item::Request(request, waiting) => {
-                pending.retain(|_, waiting| !waiting.is_closed());
-                if pending.len() >= PENDING {
-                    return Ok(());
-                }
-                self.number += 1;
-                pending.insert(self.number, waiting);
-                writer.message(&Numbered { number: self.number, body: request }).await
-            }
+        let Item(request, waiting) = item;
+        pending.retain(|_, waiting| !waiting.is_closed());
+        if waiting.is_closed() || pending.len() >= PENDING {
+            return Ok(());
         }
+        self.number += 1;
+        pending.insert(self.number, waiting);
+        writer.message(&Numbered { number: self.number, body: request }).await
     }
 }
 
@@ -337,5 +336,34 @@ async fn open(
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     driver.accepted();
-    Ok(Sealed::new(stream, channel))
+    let mut sealed = Sealed::new(stream, channel);
+    sealed.writer.message(&Numbered { number: 0, body: Request::Here }).await?;
+    Ok(sealed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoFence;
+    use crate::driver::Outlets;
+    use netft_core::ownership::{LogId, Start};
+    use std::time::Instant;
+
+    #[tokio::test]
+    async fn messages_of_ownership_take_no_place_from_requests() {
+        let start = Start { own: NodeId::LOWEST, incarnation: 1, applied: 0, owned: Vec::new() };
+        let outlets =
+            Outlets { messages: mpsc::unbounded_channel().0, proposals: mpsc::unbounded_channel().0 };
+        let driver = Driver::new(start, Box::new(NoFence), outlets);
+        let peer = NodeId::new(2).unwrap();
+        let links = Links::new(Cluster { id: 1, psk: &[1; 32] }, driver, Dice::new([2; 32]));
+        // More than may wait, all at once, as of many VIPs that move.
+        (0..1000).for_each(|applied| {
+            links.send(peer, Message::Progress { applied, last: LogId::default() });
+        });
+        let (asked, limit) = (Instant::now(), Duration::from_millis(50));
+        let reply = links.to(peer).ask_within(limit, Request::Founding(Vec::new())).await;
+        assert_eq!(reply.unwrap_err(), LinkError::Unreachable(peer));
+        assert!(asked.elapsed() >= limit, "it waits for the connection");
+    }
 }

@@ -43,6 +43,8 @@ pub(crate) enum Request {
     },
     /// Are you part of a cluster yet? These nodes are to found it.
     Founding(Vec<NodeId>),
+    /// The first on a connection: whoever can say this is who made the handshake, now. Not replied to.
+    Here,
     /// Of ownership; not replied to.
     Message(Message),
 }

@@ -7,7 +7,7 @@ use crate::types::{Raft, log_id_or_none};
 use netft_core::bucket::Bucket;
 use netft_core::channel::{Answering, Channel, Cluster, Introduction, MAX_HANDSHAKE};
 use netft_core::dice::Dice;
-use netft_core::ownership::Heed;
+use netft_core::ownership::{Heed, State};
 use netft_core::types::NodeId;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use openraft::{Snapshot, Vote};
@@ -150,7 +150,15 @@ async fn answer(server: &Server, mut stream: TcpStream) -> io::Result<Option<(In
     let (answer, channel): (Vec<u8>, Channel) = answering.answer(own).map_err(super::channel_error)?;
     // The other end must hear why.
     write_handshake(&mut stream, &answer).await?;
-    Ok(own.fits(&other).then(|| (other, Sealed::new(stream, channel))))
+    if !own.fits(&other) {
+        return Ok(None);
+    }
+    // Who replays a handshake that it saw comes as far as this, and mustn't end the connection of whom it pretends to be.
+    let mut sealed = Sealed::new(stream, channel);
+    match sealed.reader.message::<Numbered<Request>>().await?.body {
+        Request::Here => Ok(Some((other, sealed))),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 async fn talk(server: &Arc<Server>, other: Introduction, sealed: Sealed) {
@@ -198,6 +206,14 @@ impl Server {
             Request::Append(append) => self.append(other.node, append).await,
             Request::Vote(vote) => self.vote(&other, vote).await,
             Request::Snapshot { vote, meta, data } => {
+                if vote.leader_id().voted_for() != Some(other.node.get()) {
+                    return Reply::Refused("the leader of this snapshot is somebody else".into());
+                }
+                // openraft stops for good when it is given one that can't be installed.
+                let state = serde_json::from_str::<State>(&data).ok();
+                if state.is_none_or(|state| state.applied != log_id_or_none(meta.last_log_id.as_ref())) {
+                    return Reply::Refused("this snapshot isn't understood: another version".into());
+                }
                 let snapshot = Snapshot { meta, snapshot: Box::new(data.into_bytes()) };
                 match self.raft.install_full_snapshot(vote, snapshot).await {
                     Ok(response) => Reply::Snapshot(response.vote),
@@ -213,7 +229,7 @@ impl Server {
                 };
                 Reply::Founding { founding, incarnation: self.driver.introduction(other.node).incarnation }
             }
-            Request::Message(_) => Reply::Refused("not a request".into()),
+            Request::Here | Request::Message(_) => Reply::Refused("not a request".into()),
         }
     }
 
