@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 /// depose it.
 const SETTLING_NS: Nanos = 250_000_000;
 
-/// A candidate stores its vote, voters theirs, and the new leader an entry of its own before others hear of it; with half as much
+/// A candidate stores its vote, voters theirs, and the new leader that it leads before others hear of it; with a third as much
 /// again.
 const COMMITS_OF_AN_ELECTION: u64 = 4;
 

@@ -1,6 +1,11 @@
 //! The log as openraft sees it: in memory to be read, on disk before it counts.
+//!
+//! A leader's own entries are sent to the others while they are written here: openraft is told at once that they are on disk,
+//! and everything that it makes of it waits for the disk instead. What it takes for committed is neither applied
+//! ([`crate::machine`]) nor told to others ([`crate::network`]) before it is on disk here. Whoever follows another leader has
+//! stored a vote for it, which came behind in the queue of the disk; so did what was truncated.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, MAX_UNDER_WAY};
 use crate::driver::Driver;
 use crate::store::{Change, Contents, StoreError};
 use crate::types::{RaftEntry, RaftLog, StorageError, Types, Vote, log_id_or_none};
@@ -12,6 +17,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 
 /// Bounded by snapshots: openraft purges what they hold.
 #[derive(Debug, Default)]
@@ -19,6 +25,14 @@ struct Mirror {
     entries: BTreeMap<u64, RaftEntry>,
     purged: Option<RaftLog>,
     vote: Option<Vote>,
+}
+
+/// What an append needs to know of the log before it.
+struct Place {
+    /// This node leads, and made the entries itself.
+    leads: bool,
+    /// The entry before them is in a snapshot.
+    after_snapshot: bool,
 }
 
 impl Mirror {
@@ -33,6 +47,8 @@ pub(crate) struct Log {
     mirror: Arc<Mutex<Mirror>>,
     disk: Disk,
     driver: Driver,
+    own: NodeId,
+    under_way: Arc<Semaphore>,
 }
 
 impl Log {
@@ -46,19 +62,43 @@ impl Log {
             false => vote,
         });
         let mirror = Mirror { entries, purged: contents.purged, vote };
-        Self { mirror: Arc::new(Mutex::new(mirror)), disk, driver }
+        let under_way = Arc::new(Semaphore::new(MAX_UNDER_WAY));
+        Self { mirror: Arc::new(Mutex::new(mirror)), disk, driver, own, under_way }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Mirror) -> T) -> T {
         work(&mut self.mirror.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn store(&self, change: Change) -> Result<(), StoreError> {
-        let result = self.disk.apply(change).await;
-        if result.is_err() {
-            self.driver.store_failed();
+    fn extend(&self, entries: &[RaftEntry]) -> Place {
+        self.with(|mirror| {
+            let after_snapshot = mirror.entries.is_empty();
+            mirror.entries.extend(entries.iter().map(|entry| (entry.log_id.index, entry.clone())));
+            let leads = mirror.vote.is_some_and(|vote| {
+                let own = vote.is_committed() && vote.leader_id().voted_for() == Some(self.own.get());
+                own && entries.iter().all(|entry| entry.log_id.leader_id.term == vote.leader_id().term)
+            });
+            Place { leads, after_snapshot }
+        })
+    }
+
+    async fn write(&self, entries: Vec<RaftEntry>, place: Place) -> Result<(), StoreError> {
+        let first = entries.first().map_or(0, |entry| entry.log_id.index);
+        if place.after_snapshot && first > 0 {
+            // It is still being installed: there must be no gap.
+            self.disk.holds(first - 1).await?;
         }
-        result
+        if !place.leads {
+            return self.disk.apply(Change::Append(entries)).await;
+        }
+        let Ok(permit) = self.under_way.clone().acquire_owned().await else { return Ok(()) };
+        let pending = self.disk.ask(Change::Append(entries))?;
+        tokio::spawn(async move {
+            // Of a failure everybody hears who waits for the entries.
+            let _ = pending.done().await;
+            drop(permit);
+        });
+        Ok(())
     }
 }
 
@@ -83,7 +123,7 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        let stored = self.store(Change::Vote(*vote)).await;
+        let stored = self.disk.apply(Change::Vote(*vote)).await;
         stored.map_err(|error| StorageIOError::write_vote(AnyError::new(&error)))?;
         self.with(|mirror| mirror.vote = Some(*vote));
         Ok(())
@@ -99,13 +139,11 @@ impl RaftLogStorage<Types> for Log {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
-        self.with(|mirror| {
-            mirror.entries.extend(entries.iter().map(|entry| (entry.log_id.index, entry.clone())));
-        });
+        let place = self.extend(&entries);
         // R first, whether the disk follows or not: then a loss that nobody was told of stops the vouching for nothing, which
         // is safe, and the acknowledgement has both behind it.
         self.driver.append(&entries);
-        let stored = self.store(Change::Append(entries)).await;
+        let stored = self.write(entries, place).await;
         callback.log_io_completed(stored.map_err(io::Error::other));
         Ok(())
     }
@@ -115,7 +153,7 @@ impl RaftLogStorage<Types> for Log {
             drop(mirror.entries.split_off(&since.index));
             mirror.last()
         });
-        let stored = self.store(Change::Truncate(since.index, last)).await;
+        let stored = self.disk.apply(Change::Truncate(since.index, last)).await;
         stored.map_err(|error| StorageIOError::write_logs(AnyError::new(&error)))?;
         self.driver.truncate(since.index + 1, log_id_or_none(last.as_ref()));
         Ok(())
@@ -126,8 +164,8 @@ impl RaftLogStorage<Types> for Log {
             mirror.entries = mirror.entries.split_off(&(upto.index + 1));
             mirror.purged = Some(upto);
         });
-        // What comes back after a crash is in the snapshot as well.
-        self.disk.apply_later(Change::Purge(upto));
-        Ok(())
+        // Nobody waits for it: what comes back after a crash is in the snapshot as well.
+        let asked = self.disk.ask(Change::Purge(upto));
+        asked.map(drop).map_err(|error| StorageIOError::write_logs(AnyError::new(&error)).into())
     }
 }

@@ -45,11 +45,15 @@ impl Machine {
 
     async fn keep(&self, snapshot: StoredSnapshot) -> Result<(), StorageError> {
         let signature = Some(snapshot.meta.signature());
-        if let Err(error) = self.disk.apply(Change::Snapshot(snapshot.clone())).await {
-            self.driver.store_failed();
-            return Err(StorageIOError::write_snapshot(signature, AnyError::new(&error)).into());
-        }
-        self.with(|inner| inner.snapshot = Some(snapshot));
+        let kept = self.disk.apply(Change::Snapshot(snapshot.clone())).await;
+        kept.map_err(|error| StorageIOError::write_snapshot(signature, AnyError::new(&error)))?;
+        self.with(|inner| {
+            let holds = |snapshot: &StoredSnapshot| snapshot.meta.last_log_id;
+            // One that was installed while this one was made holds more.
+            if inner.snapshot.as_ref().and_then(holds) <= holds(&snapshot) {
+                inner.snapshot = Some(snapshot);
+            }
+        });
         Ok(())
     }
 }
@@ -67,6 +71,11 @@ impl RaftStateMachine<Types> for Machine {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
+        if let Some(last) = entries.last().map(|entry| entry.log_id) {
+            // A leader's own entries may be committed before they are on disk here: then they aren't yet.
+            let held = self.disk.holds(last.index).await;
+            held.map_err(|error| StorageIOError::apply(last, AnyError::new(&error)))?;
+        }
         self.driver.apply(&entries);
         self.with(|inner| {
             for entry in &entries {

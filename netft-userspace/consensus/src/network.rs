@@ -1,5 +1,6 @@
 //! How openraft reaches the others: its requests, over our links.
 
+use crate::disk::Disk;
 use crate::driver::Driver;
 use crate::rpc::{Link, LinkError, Links, Reply, Request};
 use crate::types::{PATIENCE, Recorded, Types, Vote};
@@ -26,6 +27,7 @@ type Failure<E = RaftError<u16>> = RPCError<u16, Recorded, E>;
 pub(crate) struct Network {
     pub(crate) links: Links,
     pub(crate) driver: Driver,
+    pub(crate) disk: Disk,
 }
 
 /// One node.
@@ -33,6 +35,7 @@ pub(crate) struct Peer {
     node: Option<NodeId>,
     link: Option<Link>,
     driver: Driver,
+    disk: Disk,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -40,7 +43,8 @@ impl RaftNetworkFactory<Types> for Network {
 
     async fn new_client(&mut self, target: u16, _: &Recorded) -> Peer {
         let node = NodeId::new(target);
-        Peer { node, link: node.map(|node| self.links.to(node)), driver: self.driver.clone() }
+        let link = node.map(|node| self.links.to(node));
+        Peer { node, link, driver: self.driver.clone(), disk: self.disk.clone() }
     }
 }
 
@@ -67,6 +71,13 @@ impl RaftNetwork<Types> for Peer {
         request: AppendEntriesRequest<Types>,
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<u16>, Failure> {
+        if let Some(committed) = request.leader_commit {
+            // Of two voters that hold an entry this node may be one.
+            self.disk
+                .holds(committed.index)
+                .await
+                .map_err(|error| Failure::from(Unreachable::new(&error)))?;
+        }
         match self.ask(PATIENCE, Request::Append(request)).await {
             Ok(Reply::Append(response)) => {
                 if let (Some(node), false) =

@@ -1,7 +1,7 @@
 //! One node of consensus: everything put together, and what others may ask of it.
 
 use crate::clock::now_ns;
-use crate::disk::{Disk, DiskCost};
+use crate::disk::{Disk, DiskCost, Keeps};
 use crate::driver::{Actuator, Driver, Outlets, Reign, Stand};
 use crate::log::Log;
 use crate::machine::{Machine, state_in};
@@ -153,6 +153,15 @@ impl Consensus {
         listener: TcpListener,
         actuator: Box<dyn Actuator>,
     ) -> Result<Self, ConsensusError> {
+        Self::start_on(settings, listener, actuator, |store| store).await
+    }
+
+    async fn start_on<K: Keeps>(
+        settings: Settings,
+        listener: TcpListener,
+        actuator: Box<dyn Actuator>,
+        keep: impl FnOnce(Store) -> K,
+    ) -> Result<Self, ConsensusError> {
         if settings.founders.len() > netft_common::fence::MAX_VOTERS {
             return Err(ConsensusError::Founders(settings.founders.len()));
         }
@@ -162,8 +171,6 @@ impl Consensus {
         // Reads and checks the whole file: not on this thread.
         let opening = tokio::task::spawn_blocking(move || Store::open(&folder, owner, incarnation)).await;
         let (store, contents) = opening.map_err(std::io::Error::other)??;
-        let disk = Disk::start(store)?;
-
         let (messages, mut sent) = mpsc::unbounded_channel();
         let (proposals, proposed) = mpsc::unbounded_channel();
         let start = Start {
@@ -173,6 +180,8 @@ impl Consensus {
             owned: settings.owned.clone(),
         };
         let driver = Driver::new(start, actuator, Outlets { messages, proposals });
+        let failed = driver.clone();
+        let disk = Disk::start(keep(store), move || failed.store_failed())?;
         let state = contents.snapshot.as_ref().map(state_in).transpose();
         let state = state.map_err(|error| unreadable(&settings, &error))?.unwrap_or_default();
         let nodes = contents.snapshot.as_ref().map(|snapshot| snapshot.meta.last_membership.clone());
@@ -183,7 +192,7 @@ impl Consensus {
         let links = Links::new(cluster, driver.clone(), dice.split());
         let log = Log::new(settings.own, &contents, disk.clone(), driver.clone());
         let machine = Machine::new(contents.snapshot, disk.clone(), driver.clone());
-        let network = Network { links: links.clone(), driver: driver.clone() };
+        let network = Network { links: links.clone(), driver: driver.clone(), disk: disk.clone() };
         let config = Arc::new(config(&settings)?);
         let raft = Raft::new(settings.own.get(), config, network, log, machine).await;
         let raft = raft.map_err(|error| ConsensusError::Stopped(error.to_string()))?;
@@ -420,3 +429,6 @@ async fn propose(raft: Raft, mut proposed: mpsc::UnboundedReceiver<Entry>) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
