@@ -115,7 +115,8 @@ impl Consensus {
         }
         let learner = BTreeMap::from([(node.get(), Recorded(Some(member)))]);
         self.change(ChangeMembers::AddNodes(learner)).await?;
-        if known.is_none() {
+        // One whose removal was begun is drained.
+        if known.is_none_or(|known| known.standing != member.standing) {
             self.write(Entry::Member(node, member)).await?;
         }
         self.wait_for(node, "catch up", || self.caught_up(node)).await?;
@@ -124,17 +125,25 @@ impl Consensus {
         self.change_voters(node, next, ChangeMembers::AddVoterIds(BTreeSet::from([node.get()]))).await
     }
 
-    /// Removes a node: from the voters, then from the members. This node must lead; one that leads can't remove itself.
+    /// Removes a node: drains it, takes it from the voters, then from the members. This node must lead; one that leads can't remove
+    /// itself.
     pub async fn remove(&self, node: NodeId) -> Result<(), ConsensusError> {
         let _one_at_a_time = self.changing.lock().await;
         if node == self.own {
             return Err(ConsensusError::Members(format!("node {node} leads: let another node remove it")));
         }
+        if let Some(member) = self.state().members.get(&node) {
+            self.write(Entry::Member(node, Member { standing: Standing::Drained, ..*member })).await?;
+        }
         let next = self.voters().without(node);
         self.change_voters(node, next, ChangeMembers::RemoveVoters(BTreeSet::from([node.get()]))).await?;
         self.wait_for(node, "give its VIPs away", || !self.state().holders().contains(node)).await?;
         self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node.get()]))).await.or_else(gone_already)?;
-        self.write(Entry::RemoveMember(node)).await.map(drop)
+        self.write(Entry::RemoveMember(node)).await?;
+        match self.state().members.contains_key(&node) {
+            true => Err(ConsensusError::Members(format!("node {node} was given a VIP meanwhile: try again"))),
+            false => Ok(()),
+        }
     }
 
     fn unreachable(&self, node: NodeId) -> String {

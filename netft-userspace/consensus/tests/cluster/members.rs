@@ -1,4 +1,4 @@
-use crate::rig::{Cluster, node, place, until, vip_entry};
+use crate::rig::{Cluster, node, place, until, vip, vip_entry};
 use netft_core::ownership::Standing;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -21,6 +21,27 @@ async fn nodes_join_and_leave_a_cluster_that_goes_on() {
     assert!(!cluster.nodes[&leader].state().members.contains_key(&node(away)));
     let entry = cluster.write(vip_entry(3)).await;
     cluster.applied(entry).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_removed_is_drained_first_and_gives_its_vips_away() {
+    let cluster = Cluster::started("drain", 3).await;
+    cluster.write(vip_entry(5)).await;
+    let leader = cluster.leader().await;
+    let others: Vec<_> = (1..=3).filter(|id| *id != leader).collect();
+    let (away, heir) = (others[0], others[1]);
+    cluster.nodes[&leader].assign(vip(5), Some(node(away)));
+    until("an owner", || cluster.nodes[&away].has_taken(vip(5)).then_some(())).await;
+    let standing = || cluster.nodes[&leader].state().members[&node(away)].standing;
+    let policy = async {
+        until("the node to be drained", || (standing() == Standing::Drained).then_some(())).await;
+        cluster.nodes[&leader].assign(vip(5), Some(node(heir)));
+    };
+    let (removed, ()) = tokio::join!(cluster.nodes[&leader].remove(node(away)), policy);
+    removed.unwrap();
+    let state = cluster.nodes[&leader].state();
+    assert!(!state.members.contains_key(&node(away)));
+    assert_eq!(state.vips[&vip(5)].owner, Some(node(heir)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
