@@ -1,7 +1,7 @@
 //! Handshake messages to bytes and back: fixed size, for any bytes at all. What they mean is `netft-core`'s `session`.
 
 use crate::hello::HelloError;
-use crate::wire::{HELLO_TAG_LEN, Handshake, Header, MAGIC, VERSION, kind};
+use crate::wire::{HELLO_TAG_LEN, Handshake, Header, MAGIC, Versions, kind};
 
 /// Length of every handshake message.
 pub const LEN: usize = size_of::<Handshake>() + HELLO_TAG_LEN;
@@ -17,17 +17,17 @@ pub struct HandshakeView<'a> {
     pub tag: &'a [u8; HELLO_TAG_LEN],
 }
 
-/// Checks the form of `bytes`: everything that can be checked without key and configuration. The cluster id is left to the
+/// Checks the form of `bytes`, in one of `versions`: everything that can be checked without key and configuration. The cluster id is left to the
 /// caller, who has something to say about it.
 ///
 /// # Errors
 /// The same as of a hello ([`crate::hello::decode`]).
-pub fn decode(bytes: &[u8]) -> Result<HandshakeView<'_>, HelloError> {
+pub fn decode(bytes: &[u8], versions: Versions) -> Result<HandshakeView<'_>, HelloError> {
     let header = bytes.first_chunk::<{ size_of::<Header>() }>().ok_or(HelloError::NotOurs)?;
     let header: Header = bytemuck::pod_read_unaligned(header);
     let table = [
         (header.magic == MAGIC, HelloError::NotOurs),
-        (header.version == VERSION, HelloError::Version),
+        (versions.has(header.version), HelloError::Version),
         (header.kind == kind::HANDSHAKE, HelloError::Kind),
         (bytes.len() == LEN, HelloError::Length),
     ];
@@ -47,9 +47,13 @@ mod tests {
     use super::*;
     use bytemuck::Zeroable;
 
+    fn decode(bytes: &[u8]) -> Result<HandshakeView<'_>, HelloError> {
+        super::decode(bytes, Versions::OURS)
+    }
+
     fn bytes(change: fn(&mut Handshake)) -> [u8; LEN] {
         let mut message = Handshake::zeroed();
-        (message.header.magic, message.header.version) = (MAGIC, VERSION);
+        (message.header.magic, message.header.version) = (MAGIC, Versions::OURS.newest);
         (message.header.kind, message.step) = (kind::HANDSHAKE, 2);
         change(&mut message);
         let mut bytes = [7; LEN];

@@ -202,6 +202,9 @@ pub fn answer<T: FenceTables>(
         return Err(Reject::Destination.into());
     }
     let keys = config.keys_of(header.key_epoch).ok_or(Reject::Epoch)?;
+    if header.version != keys.version {
+        return Err(Reject::Version.into());
+    }
     let send_key = keys.send_key;
     if leg.tag != tag(keys.receive_key, addresses, leg) {
         return Err(Reject::Tag.into());
@@ -261,11 +264,11 @@ pub fn answer<T: FenceTables>(
     if leg.header.kind == kind::REQUEST {
         leg.responder_sent_ns = now_ns;
     }
-    leg.header = Header {
-        kind: leg.header.kind + 1,
-        key_epoch: header.key_epoch,
-        ..own_header(node, config, flags, header.sequence)
-    };
+    // Magic, version, cluster, keys and sequence stay. In place, for the stack's sake.
+    leg.header.kind += 1;
+    leg.header.flags = flags;
+    (leg.header.source, leg.header.destination) = (node.node_id, config.peer);
+    leg.header.slot = config.remote_slot;
     leg.tick_age_ns = tick_age(tables.load(&engine.tick_ns), now_ns);
     leg.vouch_index = match header.kind {
         kind::REQUEST | kind::REPLY => fence::vouch_word(fence::vouch(tables, config.peer, now_ns)),
@@ -274,7 +277,8 @@ pub fn answer<T: FenceTables>(
     leg.down_slot = NO_SLOT;
     leg.down_reason = 0;
     leg.reserved = 0;
-    let back = Addresses::new(config.local, config.remote);
+    // Those of the slot, which are these.
+    let back = Addresses { source: addresses.destination, destination: addresses.source };
     leg.tag = tag(send_key, &back, leg);
     // Last, because the verifier follows each of its ways through everything after it.
     note_vouch(tables, config.peer, vouched, now_ns);
@@ -309,9 +313,16 @@ pub fn request(
     let flags = engine.flags.load(Relaxed) as u16;
     let mut leg = Heartbeat {
         header: Header {
+            magic: wire::MAGIC,
+            version: keys.version,
             kind: kind::REQUEST,
+            flags,
+            cluster_id: node.cluster_id,
+            source: node.node_id,
+            destination: config.peer,
+            slot: config.remote_slot,
             key_epoch: keys.epoch,
-            ..own_header(node, config, flags, sequence)
+            sequence,
         },
         initiator_sent_ns: now_ns,
         responder_sent_ns: 0,
@@ -338,27 +349,12 @@ pub fn tag(key: [u64; 2], addresses: &Addresses, leg: &Heartbeat) -> u64 {
     for word in addresses.destination {
         hash.write(word);
     }
-    let leg_words: [u64; 11] = bytemuck::cast(*leg);
+    // Where it is: a copy would not fit on eBPF's stack beside it.
+    let leg_words: &[u64; 11] = bytemuck::cast_ref(leg);
     for &word in &leg_words[..10] {
         hash.write(word);
     }
     hash.finish(COVERED, 0)
-}
-
-#[inline(always)]
-fn own_header(node: &NodeConfig, config: &SlotConfig, flags: u16, sequence: u64) -> Header {
-    Header {
-        magic: wire::MAGIC,
-        version: wire::VERSION,
-        kind: 0,
-        flags,
-        cluster_id: node.cluster_id,
-        source: node.node_id,
-        destination: config.peer,
-        slot: config.remote_slot,
-        key_epoch: 0,
-        sequence,
-    }
 }
 
 /// Age of the engine's last tick, `u64::MAX` if it never ticked. A tick between the two clock readings counts as 0.

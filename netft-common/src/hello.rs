@@ -2,7 +2,7 @@
 //! checked by whoever has the key (`netft-core`'s `keys`); here it is only found.
 
 use crate::wire::{
-    HELLO_TAG_LEN, Header, Hello, HelloEndpoint, MAGIC, MAX_ENDPOINTS, VERSION, endpoint_flags, flags, kind,
+    HELLO_TAG_LEN, Header, Hello, HelloEndpoint, MAGIC, MAX_ENDPOINTS, Versions, endpoint_flags, flags, kind,
 };
 
 /// Length of the shortest hello: no endpoints.
@@ -62,15 +62,24 @@ pub fn encode(hello: &Hello, endpoints: &[HelloEndpoint], out: &mut [u8; MAX_LEN
     end
 }
 
-/// Checks the form of `bytes`: everything that can be checked without key and configuration. The cluster id is left
+/// Header, what the authenticator covers after the addresses, and the authenticator, of a hello in *any* version: what all
+/// versions have in common (`docs/wire-format.md`). `None` = it is no hello.
+pub fn introduction(bytes: &[u8]) -> Option<(Header, &[u8], &[u8; HELLO_TAG_LEN])> {
+    let header: Header = bytemuck::pod_read_unaligned(bytes.first_chunk::<{ size_of::<Header>() }>()?);
+    let (signed, tag) = bytes.split_last_chunk::<HELLO_TAG_LEN>()?;
+    let whole = header.magic == MAGIC && header.kind == kind::HELLO && signed.len() >= size_of::<Header>();
+    whole.then_some((header, signed, tag))
+}
+
+/// Checks the form of `bytes`, in one of `versions`: everything that can be checked without key and configuration. The cluster id is left
 /// to the caller, who has something to say about it.
-pub fn decode(bytes: &[u8]) -> Result<HelloView<'_>, HelloError> {
+pub fn decode(bytes: &[u8], versions: Versions) -> Result<HelloView<'_>, HelloError> {
     let header = bytes.first_chunk::<{ size_of::<Header>() }>().ok_or(HelloError::NotOurs)?;
     let header: Header = bytemuck::pod_read_unaligned(header);
     if header.magic != MAGIC {
         return Err(HelloError::NotOurs);
     }
-    if header.version != VERSION {
+    if !versions.has(header.version) {
         return Err(HelloError::Version);
     }
     if header.kind != kind::HELLO {
@@ -87,6 +96,7 @@ pub fn decode(bytes: &[u8]) -> Result<HelloView<'_>, HelloError> {
     let view = HelloView { hello, endpoints, signed, tag };
     let challenge_only = hello.header.flags & flags::CHALLENGE_ONLY != 0;
     let sound = hello.reserved == 0
+        && Versions::from_slot(header.slot).is_some_and(|theirs| theirs.has(header.version))
         && text(&hello.name).is_some_and(|name| !name.is_empty())
         && text(&hello.site).is_some()
         && !(challenge_only && count > 0)
@@ -137,7 +147,8 @@ mod tests {
     fn hello() -> Hello {
         let mut hello = Hello::zeroed();
         hello.header.magic = MAGIC;
-        hello.header.version = VERSION;
+        hello.header.version = Versions::OURS.newest;
+        hello.header.slot = Versions::OURS.to_slot();
         hello.header.kind = kind::HELLO;
         hello.name = field("n1");
         hello
@@ -157,7 +168,7 @@ mod tests {
         let endpoints: [HelloEndpoint; 20] = core::array::from_fn(|i| endpoint(u8::try_from(i).unwrap()));
         for count in 0..=20 {
             let end = encode(&hello(), &endpoints[..count], &mut out);
-            let view = decode(&out[..end + HELLO_TAG_LEN]).unwrap();
+            let view = decode(&out[..end + HELLO_TAG_LEN], Versions::OURS).unwrap();
             assert!(view.endpoints().eq(endpoints[..count.min(16)].iter().copied()));
             assert_eq!(view.signed.len(), end);
         }
@@ -168,7 +179,7 @@ mod tests {
         let mut out = [0; MAX_LEN];
         let end = encode(&hello(), &[endpoint(1), endpoint(2)], &mut out) + HELLO_TAG_LEN;
         for len in (0..MAX_LEN).filter(|&len| len != end) {
-            assert!(decode(&out[..len]).is_err(), "length {len}");
+            assert!(decode(&out[..len], Versions::OURS).is_err(), "length {len}");
         }
     }
 
@@ -179,7 +190,7 @@ mod tests {
             change(&mut hello, &mut endpoint);
             let mut out = [0; MAX_LEN];
             let end = encode(&hello, &[endpoint], &mut out);
-            decode(&out[..end + HELLO_TAG_LEN]).map(|_| ())
+            decode(&out[..end + HELLO_TAG_LEN], Versions::OURS).map(|_| ())
         };
         assert_eq!(decode_with(|_, _| ()), Ok(()));
         assert_eq!(decode_with(|h, _| h.header.magic = 1), Err(HelloError::NotOurs));

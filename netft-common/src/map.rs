@@ -2,11 +2,12 @@
 //! engine reads and writes them without a syscall. Words marked "kernel" are written by eBPF only, "engine" by
 //! userspace only: one writer per word.
 
+use crate::wire::{VERSION, Versions};
 use bytemuck::{Pod, Zeroable};
 use core::sync::atomic::AtomicU64;
 
 /// Version of these layouts. A daemon that finds pinned maps of another version makes new ones.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 /// Routes one node can have: slots are 0..MAX_SLOTS.
 pub const MAX_SLOTS: u32 = 1024;
 /// Node ids are 1..MAX_NODES.
@@ -83,8 +84,10 @@ pub struct NodeConfig {
     pub cluster_id: u32,
     /// Own node id.
     pub node_id: u16,
+    /// The wire versions that it speaks.
+    pub versions: Versions,
     /// 0.
-    pub reserved: [u16; 3],
+    pub reserved: [u16; 2],
     /// The boot nonce, kept here so that a restarted daemon goes on with the same keys.
     pub boot_nonce: [u8; 16],
 }
@@ -110,7 +113,11 @@ pub struct KeySet {
     /// Names it on the wire; 0 = there is none. The engine writes 0 here before it changes the keys, and this last.
     pub epoch: u32,
     /// 1 = leg 1 is sent with it. Others are only accepted, and answered with.
-    pub sends: u32,
+    pub sends: u16,
+    /// The wire version that they were agreed on for.
+    pub version: u8,
+    /// 0.
+    pub reserved: u8,
     /// Key of what we send: two little-endian words.
     pub send_key: [u64; 2],
     /// Key of what we receive.
@@ -118,9 +125,9 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    /// One that leg 1 is sent with.
+    /// One that leg 1 is sent with, for the newest version.
     pub const fn sending(epoch: u32, send_key: [u64; 2], receive_key: [u64; 2]) -> Self {
-        Self { epoch, sends: 1, send_key, receive_key }
+        Self { epoch, sends: 1, version: VERSION, reserved: 0, send_key, receive_key }
     }
 }
 
@@ -184,7 +191,7 @@ impl SlotConfig {
     /// Sends with the keys of `epoch` from now on; the others stay accepted. Without such keys nothing changes.
     pub fn send_with(&mut self, epoch: u32) {
         if self.keys_of(epoch).is_some() {
-            self.keys.iter_mut().for_each(|keys| keys.sends = u32::from(keys.epoch == epoch));
+            self.keys.iter_mut().for_each(|keys| keys.sends = u16::from(keys.epoch == epoch));
         }
     }
 

@@ -6,7 +6,7 @@
 //! traffic (a guest's, say) passes untouched.
 
 use crate::heartbeat::Addresses;
-use crate::wire::{self, Header, Heartbeat, kind};
+use crate::wire::{self, Header, Heartbeat, Versions, kind};
 use bytemuck::{Pod, Zeroable};
 
 /// What the classifier reads from. The one primitive is a bounds-checked load.
@@ -248,9 +248,9 @@ pub enum Class {
 
 /// Decides what a frame is. Changes nothing and looks nothing up.
 #[inline(always)]
-pub fn classify<P: Packet + ?Sized>(packet: &P, cluster_id: u32) -> Class {
+pub fn classify<P: Packet + ?Sized>(packet: &P, cluster_id: u32, versions: Versions) -> Class {
     match locate(packet) {
-        Some((frame, lengths)) => judge(packet, frame, lengths, cluster_id),
+        Some((frame, lengths)) => judge(packet, frame, lengths, cluster_id, versions),
         None => Class::Other,
     }
 }
@@ -361,7 +361,13 @@ fn udp<P: Packet + ?Sized>(
 }
 
 #[inline(always)]
-fn judge<P: Packet + ?Sized>(packet: &P, frame: Frame, lengths: Lengths, cluster_id: u32) -> Class {
+fn judge<P: Packet + ?Sized>(
+    packet: &P,
+    frame: Frame,
+    lengths: Lengths,
+    cluster_id: u32,
+    versions: Versions,
+) -> Class {
     let Some(prefix) = packet.load::<Prefix>(frame.message) else { return Class::Other };
     if prefix.magic != wire::MAGIC {
         return Class::Other;
@@ -369,7 +375,8 @@ fn judge<P: Packet + ?Sized>(packet: &P, frame: Frame, lengths: Lengths, cluster
     if prefix.cluster_id != cluster_id {
         return Class::OtherCluster;
     }
-    if prefix.version != wire::VERSION {
+    // Of hellos, userspace finds out whose they are, and says what to do.
+    if !versions.has(prefix.version) && prefix.kind != kind::HELLO {
         return Class::Malformed(frame, Malformed::Version);
     }
     let is_leg = match prefix.kind {

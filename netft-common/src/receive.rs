@@ -31,7 +31,7 @@ pub fn receive<P: PacketMut + ?Sized, T: FenceTables>(packet: &mut P, tables: &T
     if node.cluster_id == 0 {
         return Ok(Verdict::Pass(Counter::PassedOther));
     }
-    match packet::classify(packet, node.cluster_id) {
+    match packet::classify(packet, node.cluster_id, node.versions) {
         Class::Other => Ok(Verdict::Pass(Counter::PassedOther)),
         Class::OtherCluster => Ok(Verdict::Pass(Counter::PassedOtherCluster)),
         Class::Userspace(frame) => pass_hello(packet, tables, &frame),

@@ -9,8 +9,69 @@ use bytemuck::{Pod, Zeroable};
 pub const PORT: u16 = 3343;
 /// First four bytes of every message: `NTFT` read as a little-endian word.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"NTFT");
-/// The wire version this build speaks.
+/// The newest wire version that this build speaks.
 pub const VERSION: u8 = 1;
+/// The oldest one: that of the release before, once there is one.
+pub const OLDEST_VERSION: u8 = 1;
+
+/// The wire versions that a node speaks. Two nodes use the newest that both do; each session's keys belong to one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Versions {
+    /// The first.
+    pub oldest: u8,
+    /// The last.
+    pub newest: u8,
+}
+
+impl Versions {
+    /// Those of this build.
+    pub const OURS: Self = Self { oldest: OLDEST_VERSION, newest: VERSION };
+    /// Whatever there may be: for those who look at messages that somebody else has judged.
+    pub const ANY: Self = Self { oldest: 0, newest: u8::MAX };
+    /// What makes the slot field of a hello nobody's slot.
+    const NO_SLOT: u32 = 0xffff_0000;
+
+    /// Whether `version` is among them.
+    #[inline(always)]
+    pub const fn has(self, version: u8) -> bool {
+        self.oldest <= version && version <= self.newest
+    }
+
+    /// The newest that both speak.
+    pub const fn common(self, other: Self) -> Option<u8> {
+        let newest = if self.newest < other.newest { self.newest } else { other.newest };
+        if self.has(newest) && other.has(newest) { Some(newest) } else { None }
+    }
+
+    /// As hellos carry them in [`Header::slot`], which they need for nothing else.
+    pub const fn to_slot(self) -> u32 {
+        Self::NO_SLOT | (self.newest as u32) << 8 | self.oldest as u32
+    }
+
+    /// The inverse; `None` if it isn't that.
+    pub const fn from_slot(slot: u32) -> Option<Self> {
+        let [oldest, newest, high, higher] = slot.to_le_bytes();
+        if high == 0xff && higher == 0xff && oldest != 0 && oldest <= newest {
+            Some(Self { oldest, newest })
+        } else {
+            None
+        }
+    }
+}
+
+impl core::fmt::Display for Versions {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { oldest, newest } = self;
+        if oldest == newest { write!(f, "{oldest}") } else { write!(f, "{oldest} to {newest}") }
+    }
+}
+
+impl Default for Versions {
+    fn default() -> Self {
+        Self::OURS
+    }
+}
 /// Traffic class of everything netft sends: DSCP CS6 (48), as the IPv4 TOS / IPv6 traffic class byte.
 pub const TRAFFIC_CLASS: u8 = 48 << 2;
 
@@ -57,7 +118,7 @@ pub mod flags {
 pub struct Header {
     /// [`MAGIC`].
     pub magic: u32,
-    /// [`VERSION`].
+    /// In which version the rest is written.
     pub version: u8,
     /// One of [`kind`].
     pub kind: u8,
@@ -69,7 +130,7 @@ pub struct Header {
     pub source: u16,
     /// Node id of the receiver, 1..=255; 0 in a hello to a configured address whose id is not known yet.
     pub destination: u16,
-    /// The receiver's slot of this route; [`NO_SLOT`] in hellos.
+    /// The receiver's slot of this route; in hellos the sender's [`Versions::to_slot`], in handshakes [`NO_SLOT`].
     pub slot: u32,
     /// Which keys of the session the tag was made with. In a hello: which ones the sender sends with, 0 = none.
     pub key_epoch: u32,

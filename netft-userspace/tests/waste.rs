@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test: every failure should end it where it happens")]
 
 use netft_common::map::{KeySet, SlotConfig};
+use netft_common::wire::Versions;
 use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::keys::{Directions, SessionKeys};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
@@ -64,6 +65,7 @@ impl Node {
         let options = EngineOptions {
             cluster_id: 7,
             node_id: NodeId::new(self.id).unwrap(),
+            versions: Versions::OURS,
             pin_dir: self.pin_dir.clone(),
             priority: Some(60),
             cpus: vec![usize::from(self.id) % 2],

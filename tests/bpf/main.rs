@@ -16,3 +16,4 @@ mod program;
 mod sense;
 mod steering;
 mod verdicts;
+mod versions;

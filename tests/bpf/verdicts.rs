@@ -82,6 +82,11 @@ fn passed(one: &Setup, family: Family) -> Vec<Case> {
     for (name, kind) in [("hello", kind::HELLO), ("data", kind::DATA)] {
         let message = leg.clone().with(|frame| frame.payload[5] = kind);
         cases.push(case("fragmented or with options", "passed_userspace", odd(&message, 44, 0)));
+        if kind == kind::HELLO {
+            // netftd finds out whose they are.
+            let other = message.clone().with(|frame| frame.payload[4] = 9);
+            cases.push(case("a hello of another version", "passed_userspace", other));
+        }
         cases.push(case(name, "passed_userspace", message));
     }
     if family == Family::V4 {

@@ -2,7 +2,7 @@
 
 use crate::hello::{CLUSTER, MS, address, met, secret, state, transmits};
 use netft_common::handshake;
-use netft_common::wire::{HELLO_TAG_LEN, Handshake};
+use netft_common::wire::{HELLO_TAG_LEN, Handshake, Versions};
 use netft_core::keys::Keyring;
 use netft_core::membership::MembershipCommand;
 use std::collections::BTreeSet;
@@ -11,14 +11,14 @@ use std::mem::offset_of;
 pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let (_, said) = met();
     let steps = said.into_iter().map(|said| said.payload);
-    let steps = steps.filter(|payload| handshake::decode(payload).is_ok());
+    let steps = steps.filter(|payload| handshake::decode(payload, Versions::OURS).is_ok());
     ["step-1", "step-1-again", "step-2"].into_iter().zip(steps).collect()
 }
 
 pub fn target(inputs: &[Vec<u8>]) -> impl FnMut(&[u8]) + use<> {
     let ring = Keyring::new(&secret(), CLUSTER);
     let (mut nodes, _) = met();
-    let stale = |bytes: &&Vec<u8>| handshake::decode(bytes).is_err();
+    let stale = |bytes: &&Vec<u8>| handshake::decode(bytes, Versions::OURS).is_err();
     assert_eq!(inputs.iter().find(stale), None, "the wire format has changed: write the corpus anew");
     let genuine: BTreeSet<Vec<u8>> = inputs.iter().cloned().collect();
     let calm = nodes.each_ref().map(state);
@@ -39,7 +39,7 @@ pub fn target(inputs: &[Vec<u8>]) -> impl FnMut(&[u8]) + use<> {
             while node.poll_event().is_some() {}
             assert_eq!(state(node), calm[index]);
         }
-        if handshake::decode(bytes).is_ok() {
+        if handshake::decode(bytes, Versions::OURS).is_ok() {
             insider(&ring, now, bytes);
         }
     }
@@ -51,7 +51,9 @@ fn insider(ring: &Keyring, now: u64, bytes: &[u8]) {
         let ([mut one, mut two], said) = met();
         let (own, peer) = (address(3 - from), address(from));
         let node = if from == 1 { &mut two } else { &mut one };
-        let genuine = said.iter().find(|said| said.local == peer && handshake::decode(&said.payload).is_ok());
+        let genuine = said
+            .iter()
+            .find(|said| said.local == peer && handshake::decode(&said.payload, Versions::OURS).is_ok());
         let genuine = &genuine.expect("both have sent steps").payload;
         let mut signed = bytes.to_vec();
         // As its header and nonce are, with a fresh sequence, so that it gets as far as it can.

@@ -1,7 +1,7 @@
 //! Hellos, as they come from strangers and as an insider with the secret could send them.
 
 use netft_common::hello;
-use netft_common::wire::{HELLO_TAG_LEN, MAX_ENDPOINTS};
+use netft_common::wire::{HELLO_TAG_LEN, MAX_ENDPOINTS, Versions};
 use netft_core::adapter::AdapterSeed;
 use netft_core::keys::{Keyring, Secret};
 use netft_core::membership::{
@@ -46,6 +46,8 @@ fn node(id: u16) -> Membership {
         cross_site: timing,
         key_period_ns: 600_000 * MS,
         level: Level::Signed,
+        absence_ns: 600_000 * MS,
+        versions: Versions::OURS,
     };
     let byte = id.to_le_bytes()[0];
     let seed = AdapterSeed::new([2, 0, 0, 0, 0, byte], None);
@@ -96,7 +98,10 @@ pub fn met() -> ([Membership; 2], Vec<HelloTransmit>) {
 pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let (_, said) = met();
     let names = ["greeting", "answer", "route-1", "route-2", "slots-1", "slots-2"];
-    let hellos = said.into_iter().map(|said| said.payload).filter(|payload| hello::decode(payload).is_ok());
+    let hellos = said
+        .into_iter()
+        .map(|said| said.payload)
+        .filter(|payload| hello::decode(payload, Versions::OURS).is_ok());
     names.into_iter().zip(hellos).collect()
 }
 
@@ -109,7 +114,7 @@ pub fn target(inputs: &[Vec<u8>]) -> impl FnMut(&[u8]) + use<> {
     let ([mut node, _], _) = met();
     let (own, peer) = (address(1), address(2));
     let calm = state(&node);
-    let stale = |bytes: &&Vec<u8>| hello::decode(bytes).is_err();
+    let stale = |bytes: &&Vec<u8>| hello::decode(bytes, Versions::OURS).is_err();
     assert_eq!(inputs.iter().find(stale), None, "the wire format has changed: write the corpus anew");
     let mut now = 100 * MS;
     move |bytes| {
@@ -124,7 +129,7 @@ pub fn target(inputs: &[Vec<u8>]) -> impl FnMut(&[u8]) + use<> {
         while node.poll_event().is_some() {}
         assert_eq!(state(&node), calm);
         // From an insider: signed anew, it may change what it likes, within limits.
-        if hello::decode(bytes).is_ok() {
+        if hello::decode(bytes, Versions::OURS).is_ok() {
             insider(&ring, now, bytes);
         }
     }

@@ -413,7 +413,9 @@ fn of_hellos(hello: &Message) -> Vec<Sort> {
         };
         [bytemuck::bytes_of(&step), &[9; HELLO_TAG_LEN]].concat()
     });
-    sorts.header("hellos of another version", "reject_version", |header, _| header.version = 9);
+    sorts.header("hellos of another version, without the secret", reason(HelloReject::Tag), |header, _| {
+        header.version = 9
+    });
     sorts.header("hellos of another cluster", reason(HelloReject::OtherCluster), |header, _| {
         header.cluster_id ^= 1;
     });

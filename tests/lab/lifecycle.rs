@@ -59,6 +59,25 @@ fn a_killed_daemon_comes_back_without_a_route_down_anywhere() {
 }
 
 #[test]
+fn a_daemon_that_stays_away_costs_its_node_the_routes_in_the_end() {
+    let lab = cluster(&options(2, 2).set("engine.absence=\"2s\"").unwrap());
+    let watch = Watch::start(&lab, "n1").unwrap();
+    let destination = IpAddr::V4(adapter(&lab, "n2").unwrap().ipv4);
+    let killed = lab.kill("n2").unwrap();
+    let stalled = node_event(&watch, killed.before_ns, "n2", "engine-stalled");
+    let absent = watch.wait(killed.before_ns, PATIENCE, |event| event.kind == "peer-absent");
+    let absent = absent.expect("n1 gives n2 up");
+    assert!(absent.boottime_ns >= stalled.boottime_ns + 1_900_000_000, "{absent:?}");
+    node_event(&watch, killed.before_ns, "n2", "down");
+    assert!(routes(&lab, "n1").unwrap().iter().all(|route| route.state == RouteState::Down));
+    lab.start("n2").unwrap();
+    whole(&lab);
+    let udp =
+        Flow::udp(&lab, &FlowSpec::kilohertz("n1", "n2", destination, Duration::from_secs(60))).unwrap();
+    assert!(udp.wait_for_arrival(boottime_ns(), PATIENCE), "data resumes");
+}
+
+#[test]
 fn what_a_killed_daemon_left_for_a_peer_that_is_gone_is_removed() {
     let lab = cluster(&options(2, 1));
     lab.kill("n1").unwrap();

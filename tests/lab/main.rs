@@ -18,4 +18,5 @@ mod sessions;
 mod support;
 mod survival;
 mod topology;
+mod versions;
 mod waste;

@@ -268,7 +268,7 @@ const NEXT_KEYS: ([u64; 2], [u64; 2]) = ([31, 32], [41, 42]);
 fn next_keys(end: u16) -> KeySet {
     let (a_to_b, b_to_a) = NEXT_KEYS;
     let (send_key, receive_key) = if end == 1 { (a_to_b, b_to_a) } else { (b_to_a, a_to_b) };
-    KeySet { epoch: NEXT, sends: 0, send_key, receive_key }
+    KeySet { sends: 0, ..KeySet::sending(NEXT, send_key, receive_key) }
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn without_a_session_nothing_is_sent_and_nothing_accepted() {
 
 #[test]
 fn of_two_places_the_one_that_does_not_send_is_given_to_new_keys() {
-    let set = |epoch| KeySet { epoch, sends: 0, send_key: [epoch.into(); 2], receive_key: [9; 2] };
+    let set = |epoch| KeySet { sends: 0, ..KeySet::sending(epoch, [epoch.into(); 2], [9; 2]) };
     let epochs =
         |config: &SlotConfig| (config.keys.map(|keys| keys.epoch), config.sending().map(|k| k.epoch));
     let mut config = SlotConfig::default();

@@ -53,7 +53,7 @@ fn plain6() -> Vec<u8> {
 }
 
 fn class(bytes: &[u8]) -> Class {
-    classify(bytes, CLUSTER)
+    classify(bytes, CLUSTER, Versions::OURS)
 }
 
 /// RFC 1071, as plainly as can be.
@@ -131,6 +131,14 @@ fn versions_kinds_and_lengths_are_judged() {
     for kind in [kind::HELLO, kind::DATA, kind::PROBE] {
         let mut bytes = plain4();
         bytes[47] = kind;
+        bytes[46] = 2;
+        let other = class(&bytes);
+        assert_eq!(
+            matches!(other, Class::Userspace(_)),
+            kind == kind::HELLO,
+            "only hellos of other versions"
+        );
+        bytes[46] = wire::VERSION;
         if kind == kind::HELLO {
             assert!(matches!(class(&bytes), Class::Userspace(found) if found.message == 42));
         } else {

@@ -31,8 +31,9 @@ pub fn not_watched(cpu: u32, helper: &'static str, error: i64) {
 fn describe(context: &XdpContext, reject: Reject) -> Option<()> {
     let frame = XdpFrame::new(context);
     let maps = Maps::new(context);
+    let node = maps.node()?;
     let (Class::Leg(found) | Class::Malformed(found, _) | Class::Data(found) | Class::Userspace(found)) =
-        classify(&frame, maps.node()?.cluster_id)
+        classify(&frame, node.cluster_id, node.versions)
     else {
         return None;
     };

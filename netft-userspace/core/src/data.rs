@@ -389,7 +389,7 @@ impl DataPlane {
         let cipher = cipher.filter(|_| datagram.len() >= HEADROOM).ok_or(NoSession(peer))?;
         let header = Header {
             magic: wire::MAGIC,
-            version: wire::VERSION,
+            version: cipher.version(),
             kind,
             flags,
             cluster_id,
@@ -415,7 +415,6 @@ impl DataPlane {
         let wire::Data { header, .. } = bytemuck::pod_read_unaligned(head);
         let table = [
             (header.magic == wire::MAGIC, DataReject::Malformed),
-            (header.version == wire::VERSION, DataReject::Version),
             (matches!(header.kind, kind::DATA | kind::PROBE), DataReject::Malformed),
             (header.cluster_id == self.cluster_id, DataReject::OtherCluster),
             (header.destination == self.own.get(), DataReject::Destination),
@@ -429,6 +428,9 @@ impl DataPlane {
         let travelled = named.filter(|(_, way)| *way == Some((peer, local, remote)));
         let (slot, _) = travelled.ok_or(DataReject::Route)?;
         let cipher = known.ciphers.of(header.key_epoch).ok_or(DataReject::Epoch)?;
+        if header.version != cipher.version() {
+            return Err(DataReject::Version);
+        }
         if header.kind == kind::PROBE && datagram.len() < HEADROOM + PROBE_LEN {
             return Err(DataReject::Malformed);
         }

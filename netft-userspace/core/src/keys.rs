@@ -7,7 +7,7 @@ use crate::types::{Level, NodeId, address_bytes};
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use netft_common::map::KeySet;
-use netft_common::wire::HELLO_TAG_LEN;
+use netft_common::wire::{HELLO_TAG_LEN, VERSION};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::IpAddr;
@@ -68,6 +68,8 @@ pub struct Directions<T> {
 pub struct SessionKeys {
     /// Names them on the wire; never 0.
     pub epoch: u32,
+    /// The wire version that they were agreed on for: what they protect is written in it.
+    pub version: u8,
     /// The level at which each end sends data with these keys.
     pub level: Directions<Level>,
     /// Of heartbeats.
@@ -85,7 +87,7 @@ impl fmt::Debug for SessionKeys {
 }
 
 impl SessionKeys {
-    /// From what a handshake gave to `own` and `peer`.
+    /// From what a handshake in the newest version gave to `own` and `peer`.
     pub fn derive(secrets: &Hkdf<Sha256>, own: NodeId, peer: NodeId, level: Directions<Level>) -> Self {
         let mut epoch = [0; 4];
         expand(secrets, &[b"netft 1 epoch"], &mut epoch);
@@ -105,6 +107,7 @@ impl SessionKeys {
         fill(b"netft 1 data", peer, own, &mut receive);
         Self {
             epoch: u32::from_le_bytes(epoch).max(1),
+            version: VERSION,
             level,
             heartbeat: siphash(b"netft 1 heartbeat"),
             header: siphash(b"netft 1 header"),
@@ -120,7 +123,7 @@ impl SessionKeys {
     /// As XDP must have them, not to send with yet.
     pub fn heartbeat_set(&self) -> KeySet {
         let Directions { send, receive } = self.heartbeat;
-        KeySet { epoch: self.epoch, sends: 0, send_key: send, receive_key: receive }
+        KeySet { sends: 0, version: self.version, ..KeySet::sending(self.epoch, send, receive) }
     }
 }
 

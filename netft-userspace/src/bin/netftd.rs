@@ -1,6 +1,7 @@
 //! The daemon: `netftd [--config FILE] [--check]`.
 
 use clap::Parser;
+use netft_common::wire::Versions;
 use netft_userspace::config::{Config, DEFAULT_FILE};
 use netft_userspace::daemon;
 use std::path::PathBuf;
@@ -22,14 +23,27 @@ struct Args {
     /// Only judge the configuration and the secret, start nothing
     #[arg(long)]
     check: bool,
+    /// For tests: speak other wire versions than this build's, as OLDEST-NEWEST; their messages are laid out alike
+    #[arg(long, value_name = "VERSIONS", hide = true, value_parser = versions)]
+    test_wire_versions: Option<Versions>,
+}
+
+fn versions(text: &str) -> Result<Versions, String> {
+    let parts =
+        text.split_once('-').and_then(|(oldest, newest)| Some((oldest.parse().ok()?, newest.parse().ok()?)));
+    match parts {
+        Some((oldest, newest)) if 0 < oldest && oldest <= newest => Ok(Versions { oldest, newest }),
+        _ => Err("OLDEST-NEWEST, each 1 to 255".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let config = match Config::load(&args.config) {
+    let mut config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(error) => return fail(4, &error),
     };
+    config.versions = args.test_wire_versions.unwrap_or_default();
     if let Err(error) = daemon::check(&config) {
         return fail(4, &error);
     }

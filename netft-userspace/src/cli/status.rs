@@ -3,6 +3,7 @@
 use super::text::{bytes, microseconds, or_dash, seconds, table, word};
 use crate::engine::PathReport;
 use crate::listing::{Counters, Status};
+use netft_common::wire::Versions;
 use std::fmt::Write;
 
 pub(super) fn text(status: &Status) -> String {
@@ -41,6 +42,18 @@ pub(super) fn text(status: &Status) -> String {
             daemon.config_file
         ),
     );
+    for other in &status.wire.refused {
+        let who = other.node.as_deref().unwrap_or("a node");
+        let theirs = Versions { oldest: other.oldest, newest: other.newest };
+        let own = Versions { oldest: status.wire.oldest, newest: status.wire.newest };
+        line(
+            "",
+            format!(
+                "! {who} at {} speaks wire versions {theirs}, this node {own}: upgrade one of them",
+                other.address
+            ),
+        );
+    }
     let priority = match (engine.priority, engine.priority_configured) {
         (0, 0) => "ordinary scheduling".to_owned(),
         (0, wanted) => format!("ordinary scheduling (SCHED_FIFO {wanted} is configured)"),

@@ -102,6 +102,12 @@ pub const KEYS: &[Key] = &[
         "A peer whose engine hasn't ticked for this long is engine-stalled, 10ms to 60s.",
     ),
     key(
+        "engine.absence",
+        "\"600s\"",
+        Live,
+        "How long an engine-stalled peer keeps its routes: longer than a restart or an upgrade takes, 1s to 24h.",
+    ),
+    key(
         "datapath.path",
         "\"socket\"",
         Live,

@@ -21,6 +21,7 @@ pub use secret::{Secret, SecretError};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 use crate::engine::{DatapathOptions, Wait};
+use netft_common::wire::Versions;
 use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{MembershipConfig, NetworkOverride, PeerConfig};
 use netft_core::types::{Level, Nanos, NodeId, Timing};
@@ -57,6 +58,8 @@ pub struct Config {
     pub level: Level,
     /// `security.rekey`: how long a session's keys are used, nanoseconds.
     pub key_period_ns: Nanos,
+    /// No key: the wire versions that the daemon speaks. Tests have it speak others than those of this build.
+    pub versions: Versions,
     /// `heartbeat.same_subnet`.
     pub same_subnet: Timing,
     /// `heartbeat.cross_subnet`.
@@ -104,6 +107,8 @@ pub struct EngineConfig {
     pub cpus: Vec<usize>,
     /// Age of a peer's tick at which its engine counts as stalled, nanoseconds.
     pub timeout_ns: Nanos,
+    /// How long a peer may be so until its routes are given up, nanoseconds.
+    pub absence_ns: Nanos,
 }
 
 /// One thing wrong with a file.
@@ -179,6 +184,8 @@ impl Config {
             cross_site: self.cross_site,
             key_period_ns: self.key_period_ns,
             level: self.level,
+            absence_ns: self.engine.absence_ns,
+            versions: self.versions,
         }
     }
 
@@ -221,6 +228,7 @@ impl Config {
         entries.push(("engine.priority".into(), json!(self.engine.priority.unwrap_or(0))));
         entries.push(("engine.cpus".into(), json!(self.engine.cpus)));
         entries.push(("engine.timeout".into(), json!(format_duration(self.engine.timeout_ns))));
+        entries.push(("engine.absence".into(), json!(format_duration(self.engine.absence_ns))));
         entries.push(("datapath.path".into(), json!(self.datapath.path)));
         entries.push(("datapath.buffers".into(), json!(format_size(self.datapath.buffers))));
         entries.push(("datapath.policy".into(), json!(self.datapath.policy)));

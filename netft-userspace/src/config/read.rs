@@ -4,6 +4,7 @@ use super::keys::{self, Fit, LATER};
 use super::units::{parse_duration, parse_size};
 use super::{Config, EngineConfig, Problem};
 use crate::engine::{DatapathOptions, PathWish, Wait};
+use netft_common::wire::Versions;
 use netft_common::wire::{IFNAME_LEN, NAME_LEN};
 use netft_core::carry::Policy;
 use netft_core::detect::DampingConfig;
@@ -67,6 +68,7 @@ fn defaults(file: &Path) -> Config {
         key_file: beside(file, "secret"),
         key_period_ns: 600 * SECOND,
         level: Level::Signed,
+        versions: Versions::OURS,
         same_subnet: Timing { delay_ns: MS, threshold: 5 },
         cross_subnet: Timing { delay_ns: 10 * MS, threshold: 10 },
         cross_site: Timing { delay_ns: 100 * MS, threshold: 10 },
@@ -75,6 +77,7 @@ fn defaults(file: &Path) -> Config {
             priority: Some(60),
             cpus: Vec::new(),
             timeout_ns: 250 * MS,
+            absence_ns: 600 * SECOND,
         },
         datapath: DatapathOptions::default(),
         networks: Vec::new(),
@@ -231,6 +234,9 @@ impl Reader<'_> {
                 config.engine.priority = (priority != 0).then_some(priority);
             }
             ["engine", "cpus"] => config.engine.cpus = cpus(value)?,
+            ["engine", "absence"] => {
+                config.engine.absence_ns = duration(value, KEY_PERIOD_NS, "1s to 24h")?;
+            }
             ["engine", "timeout"] => {
                 config.engine.timeout_ns = duration(value, 10 * MS..=60 * SECOND, "10ms to 60s")?;
             }

@@ -48,6 +48,7 @@ fn every_key_is_read() {
         priority = 0
         cpus = [1, 2]
         timeout = "500ms"
+        absence = "60s"
         [datapath]
         path = "xdp-generic"
         buffers = "1GiB"

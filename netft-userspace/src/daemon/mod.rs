@@ -279,6 +279,7 @@ impl Daemon {
                 self.record.active(at_ns, &self.peer_name(peer), name(old), name(new));
             }
             DetectorEvent::Peer { at_ns, peer, old, new, tick_age_ns } => {
+                self.membership.handle_peer(at_ns, peer, new);
                 self.node_states.insert(peer, PeerState { state: new, since_ns: at_ns });
                 self.record.node(at_ns, &self.peer_name(peer), old, new, tick_age_ns);
             }

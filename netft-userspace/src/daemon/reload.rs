@@ -60,7 +60,12 @@ fn keep_until_restart(running: &Config, new: Config) -> Config {
         node_id: running.node_id,
         node_site: running.node_site.clone(),
         key_file: running.key_file.clone(),
-        engine: crate::config::EngineConfig { timeout_ns: new.engine.timeout_ns, ..running.engine.clone() },
+        versions: running.versions,
+        engine: crate::config::EngineConfig {
+            timeout_ns: new.engine.timeout_ns,
+            absence_ns: new.engine.absence_ns,
+            ..running.engine.clone()
+        },
         datapath: DatapathOptions { keep: running.datapath.keep, ..new.datapath },
         socket: running.socket.clone(),
         group: running.group.clone(),
@@ -84,7 +89,7 @@ mod tests {
         let new = parse(
             "cluster = { id = 2, name = \"other\" }\nnode = { id = 9, name = \"b\", site = \"s\" }\n\
              security.key_file = \"/k\"\nadapter.name = \"x\"\npaths = { state = \"/s\", pins = \"/p\" }\n\
-             control = { socket = \"/c\", group = \"g\" }\nengine = { wait = \"spin\", timeout = \"1s\" }\nlog.packets = true\n\
+             control = { socket = \"/c\", group = \"g\" }\nengine = { wait = \"spin\", timeout = \"1s\", absence = \"2s\" }\nlog.packets = true\n\
              datapath = { policy = \"duplicate\", keep = \"2MiB\" }\n\
              heartbeat.same_subnet.delay = \"2ms\"\nroutes.history = 7\nevents.history = 77\n\
              [peer.p]\naddresses = [\"10.0.0.9\"]\n",

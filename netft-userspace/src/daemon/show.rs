@@ -4,10 +4,11 @@ use super::Daemon;
 use crate::engine::XdpMode;
 use crate::listing::{
     Adapter, AdapterStatus, Clock, Cluster, ConfigShow, Data, Endpoint, Engine, InterfaceStatus, Network,
-    NetworkState, Networks, Node, Nodes, Route, Routes, Rtt, Session, Status, Tally, ThisNode, us,
+    NetworkState, Networks, Node, Nodes, RefusedWire, Route, Routes, Rtt, Session, Status, Tally, ThisNode,
+    Wire, us,
 };
 use netft_core::detect::RouteView;
-use netft_core::membership::{EndpointView, RouteInfo};
+use netft_core::membership::{EndpointView, OtherVersions, RouteInfo};
 use netft_core::types::{Level, LinkState, Nanos, NodeState, RouteClass, RouteReason, RouteState, Timing};
 use std::collections::BTreeMap;
 
@@ -41,6 +42,16 @@ impl Daemon {
                 other_levels: self.other_levels(),
                 outdated_levels: self.outdated_levels(),
                 adopted_routes: self.adopted_routes,
+            },
+            wire: Wire {
+                oldest: config.versions.oldest,
+                newest: config.versions.newest,
+                refused: self
+                    .membership
+                    .other_versions(crate::sys::boottime())
+                    .into_iter()
+                    .map(refused)
+                    .collect(),
             },
             engine: Engine {
                 wait: config.engine.wait,
@@ -161,6 +172,7 @@ impl Daemon {
                 tick_age_us: age_us(now, over().map(|view| view.peer_tick_ns).max()),
                 session: peer.keys.map(|keys| Session {
                     epoch: format!("{:08x}", keys.epoch),
+                    wire_version: keys.version,
                     since: clock.format(keys.since_ns),
                     sends: keys.level.send,
                     receives: keys.level.receive,
@@ -298,4 +310,9 @@ fn endpoint(endpoint: &EndpointView) -> Endpoint {
         mtu: endpoint.mtu,
         speed_mbps: (endpoint.speed_mbps != 0).then_some(endpoint.speed_mbps),
     }
+}
+
+fn refused(other: OtherVersions) -> RefusedWire {
+    let OtherVersions { peer, from, versions } = other;
+    RefusedWire { node: peer, address: from, oldest: versions.oldest, newest: versions.newest }
 }

@@ -73,6 +73,7 @@ impl Daemon {
         let mut engine = Engine::start(EngineOptions {
             cluster_id: config.cluster_id,
             node_id: config.node_id,
+            versions: config.versions,
             pin_dir: config.pin_dir.clone(),
             priority: config.engine.priority,
             cpus: config.engine.cpus.clone(),

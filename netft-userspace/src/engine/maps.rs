@@ -374,14 +374,18 @@ impl Loaded {
         let macs = HashMap::try_from(macs).map_err(|_| MapsError::Object(fence::name::MACS))?;
         let sockets = take(&mut ebpf, name::SOCKETS)?;
         let sockets = SocketMap(XskMap::try_from(sockets).map_err(|_| MapsError::Object(name::SOCKETS))?);
-        if origin != Origin::Adopted {
+        if origin == Origin::Adopted {
+            // Another release may speak others.
+            shared.node.store(0, &NodeConfig { versions: options.versions, ..shared.node.load(0) });
+        } else {
             let mut boot_nonce = [0; 16];
             getrandom::fill(&mut boot_nonce).map_err(|error| MapsError::Random(error.to_string()))?;
             let node = NodeConfig {
                 layout: LAYOUT_VERSION,
                 cluster_id,
                 node_id: node_id.get(),
-                reserved: [0; 3],
+                versions: options.versions,
+                reserved: [0; 2],
                 boot_nonce,
             };
             shared.node.store(0, &node);

@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out of it.
 
 use super::xsk::DatapathOptions;
+use netft_common::wire::Versions;
 use netft_core::detect::{DetectorConfig, DetectorEvent};
 use netft_core::membership::Adapter;
 use netft_core::types::{Nanos, NodeId};
@@ -25,6 +26,8 @@ pub struct EngineOptions {
     pub cluster_id: u32,
     /// Own id.
     pub node_id: NodeId,
+    /// The wire versions that XDP accepts.
+    pub versions: Versions,
     /// Where maps and links are pinned, usually `/sys/fs/bpf/netft/NAME`; its file system must be a bpffs (one is
     /// mounted on `/sys/fs/bpf` when it is missing there). One folder per daemon.
     pub pin_dir: PathBuf,

@@ -9,8 +9,8 @@ mod tests;
 mod time;
 
 pub use status::{
-    AdapterStatus, Cluster, Counters, Daemon, Data, Engine, InterfaceStatus, Rtt, RttBucket, Status, Tally,
-    ThisNode,
+    AdapterStatus, Cluster, Counters, Daemon, Data, Engine, InterfaceStatus, RefusedWire, Rtt, RttBucket,
+    Status, Tally, ThisNode, Wire,
 };
 pub use time::{Clock, format_time, parse_time, unix_now_ns};
 
@@ -82,6 +82,8 @@ pub struct Node {
 pub struct Session {
     /// Their name on the wire, eight hexadecimal digits.
     pub epoch: String,
+    /// The wire version that they are for: the newest that both nodes speak.
+    pub wire_version: u8,
     /// Since when they are in use.
     pub since: String,
     /// How this node protects cluster traffic to the other.

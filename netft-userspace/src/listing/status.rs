@@ -6,6 +6,7 @@ use netft_core::carry::Policy;
 use netft_core::types::{Level, LinkState, NodeState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Counters by name.
 pub type Counters = BTreeMap<String, u64>;
@@ -19,6 +20,8 @@ pub struct Status {
     pub node: ThisNode,
     /// The daemon.
     pub daemon: Daemon,
+    /// The wire versions that it speaks.
+    pub wire: Wire,
     /// Its engine.
     pub engine: Engine,
     /// The virtual adapter.
@@ -80,6 +83,30 @@ pub struct Daemon {
     pub outdated_levels: BTreeMap<String, Level>,
     /// Routes taken over from an earlier daemon at the start.
     pub adopted_routes: usize,
+}
+
+/// Wire versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    /// The oldest that this node speaks.
+    pub oldest: u8,
+    /// The newest.
+    pub newest: u8,
+    /// Nodes of this cluster that speak none of them, heard within the last 10 s.
+    pub refused: Vec<RefusedWire>,
+}
+
+/// A node with which no wire version is common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedWire {
+    /// Its name, if its id or address is a configured peer's.
+    pub node: Option<String>,
+    /// Where it speaks from.
+    pub address: IpAddr,
+    /// The oldest that it speaks.
+    pub oldest: u8,
+    /// The newest.
+    pub newest: u8,
 }
 
 /// The detection thread.

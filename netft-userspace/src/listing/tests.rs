@@ -60,6 +60,7 @@ fn nodes_are_as_documented() {
         tick_age_us: Some(1012.0),
         session: Some(Session {
             epoch: "0badcafe".into(),
+            wire_version: 1,
             since: "2026-11-22T18:15:20.123456Z".into(),
             sends: Level::Signed,
             receives: Level::Encrypted,
@@ -75,7 +76,7 @@ fn nodes_are_as_documented() {
             "last_change": "2026-11-22T06:15:20.000000Z",
             "silence_us": 512.5,
             "tick_age_us": 1012.0,
-            "session": { "epoch": "0badcafe", "since": "2026-11-22T18:15:20.123456Z", "sends": "signed", "receives": "encrypted", "renewals": 3 },
+            "session": { "epoch": "0badcafe", "wire_version": 1, "since": "2026-11-22T18:15:20.123456Z", "sends": "signed", "receives": "encrypted", "renewals": 3 },
             "endpoints": [{ "interface": "net1", "address": "10.77.1.2/24", "mac": "02:00:00:00:00:02",
                             "link": "no-carrier", "mtu": 1500, "speed_mbps": null }],
         }] }),
@@ -198,6 +199,16 @@ fn status_is_as_documented() {
             outdated_levels: BTreeMap::from([("n3".into(), Level::Clear)]),
             adopted_routes: 0,
         },
+        wire: Wire {
+            oldest: 1,
+            newest: 2,
+            refused: vec![RefusedWire {
+                node: Some("n3".into()),
+                address: "fd77:1::3".parse().unwrap(),
+                oldest: 3,
+                newest: 4,
+            }],
+        },
         engine: Engine {
             wait: crate::engine::Wait::Sleep,
             priority: 60,
@@ -243,6 +254,8 @@ fn status_is_as_documented() {
             "daemon": { "version": "0.1.0", "pid": 12, "started": "2026-11-22T06:15:20.000000Z", "uptime_s": 3,
                         "config_file": "/etc/netft/netft.toml", "security_level": "signed", "other_levels": { "n2": "clear" },
                         "outdated_levels": { "n3": "clear" }, "adopted_routes": 0 },
+            "wire": { "oldest": 1, "newest": 2,
+                      "refused": [{ "node": "n3", "address": "fd77:1::3", "oldest": 3, "newest": 4 }] },
             "engine": { "wait": "sleep", "priority": 60, "priority_configured": 60, "cpus": [1], "loops": 9,
                         "loop_gap_max_us": 120.5, "stalls": 0, "stolen_us": 20000, "waited_us": 7,
                         "receive_stalls": 3, "postponed_verdicts": 1,

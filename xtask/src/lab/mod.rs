@@ -141,7 +141,7 @@ impl Lab {
 
     fn start_all(&self) -> Result<()> {
         let daemons: Vec<_> = (1..=self.shape().nodes).map(|id| self.daemon(id)).collect();
-        daemons.iter().try_for_each(|daemon| daemon.spawn(&self.netftd()))?;
+        daemons.iter().try_for_each(|daemon| daemon.spawn(&self.netftd(), &[]))?;
         daemons.iter().try_for_each(|daemon| daemon.wait_until_it_answers(&self.netft_path()))
     }
 

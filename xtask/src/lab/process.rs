@@ -67,8 +67,8 @@ impl Daemon {
         self.folder.join("control.sock")
     }
 
-    /// Starts it, unless it lives already. [`Self::wait_until_it_answers`] says when it is there.
-    pub fn spawn(&self, netftd: &Path) -> Result<()> {
+    /// Starts it with more `options`, unless it lives already. [`Self::wait_until_it_answers`] says when it is there.
+    pub fn spawn(&self, netftd: &Path, options: &[&str]) -> Result<()> {
         if self.state().0 != State::Dead {
             return Ok(());
         }
@@ -87,6 +87,7 @@ impl Daemon {
             .arg(netftd)
             .arg("--config")
             .arg(self.folder.join("netft.toml"))
+            .args(options)
             .current_dir(&self.folder)
             .env_remove("NETFT_SOCKET")
             .stdin(Stdio::null())

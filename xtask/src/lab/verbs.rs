@@ -78,6 +78,11 @@ impl Lab {
 
     /// Starts a node's daemon, as it was built by `up`, and waits until it answers.
     pub fn start(&self, node: &str) -> Result<Stamps> {
+        self.start_with(node, &[])
+    }
+
+    /// The same, with options for netftd.
+    pub fn start_with(&self, node: &str, options: &[&str]) -> Result<Stamps> {
         let daemon = self.daemon(self.shape().node(node)?);
         let netftd = self.netftd();
         ensure!(
@@ -86,7 +91,7 @@ impl Lab {
             netftd.display()
         );
         Stamps::around(|| {
-            daemon.spawn(&netftd)?;
+            daemon.spawn(&netftd, options)?;
             daemon.wait_until_it_answers(&self.netft_path())
         })
     }

@@ -50,6 +50,7 @@ impl Ciphers {
 #[derive(Debug)]
 pub struct Cipher {
     epoch: u32,
+    version: u8,
     send: Direction,
     receive: Direction,
 }
@@ -86,6 +87,7 @@ impl Cipher {
     fn new(keys: &SessionKeys) -> Option<Self> {
         Some(Self {
             epoch: keys.epoch,
+            version: keys.version,
             send: Direction::new(keys.level.send, keys.header.send, &keys.data.send)?,
             receive: Direction::new(keys.level.receive, keys.header.receive, &keys.data.receive)?,
         })
@@ -94,6 +96,11 @@ impl Cipher {
     /// Its epoch.
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// The wire version of what it seals and opens.
+    pub fn version(&self) -> u8 {
+        self.version
     }
 
     /// The level of what is received.

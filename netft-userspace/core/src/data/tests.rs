@@ -21,7 +21,14 @@ fn keys_at(end: u16, epoch: u32, levels: (Level, Level)) -> SessionKeys {
     let words = both(end, [1, epoch.into()], [2, epoch.into()]);
     let byte = epoch.to_le_bytes()[0];
     let data = both(end, [byte; 32], [byte ^ 0x80; 32]);
-    SessionKeys { epoch, level: both(end, levels.0, levels.1), heartbeat: words, header: words, data }
+    SessionKeys {
+        epoch,
+        version: wire::VERSION,
+        level: both(end, levels.0, levels.1),
+        heartbeat: words,
+        header: words,
+        data,
+    }
 }
 
 fn keys(end: u16, epoch: u32) -> SessionKeys {

@@ -12,9 +12,9 @@ use super::{Adapter, HelloReject, MembershipEvent};
 use crate::keys::{Life, lives};
 use crate::session::{Exchange, LiveKeys, Part};
 use crate::types::{Nanos, NodeId, RouteState};
-use netft_common::hello::{self, HelloView, text};
+use netft_common::hello::{self, HelloError, HelloView, text};
 use netft_common::map::MAX_SLOTS;
-use netft_common::wire::{HELLO_TAG_LEN, Hello, NO_SLOT, flags};
+use netft_common::wire::{HELLO_TAG_LEN, Hello, NO_SLOT, Versions, flags};
 use std::net::IpAddr;
 
 /// How much older than the newest hello of a session one may be and still tell a slot that was unknown: hellos on
@@ -29,6 +29,7 @@ struct Incoming<'a> {
     name: &'a str,
     hello: Hello,
     len: usize,
+    versions: Versions,
     said: Announcement,
 }
 
@@ -50,7 +51,12 @@ impl Membership {
         remote: IpAddr,
         bytes: &[u8],
     ) -> Result<(), HelloReject> {
-        let view = hello::decode(bytes)?;
+        let view = match hello::decode(bytes, self.config.versions) {
+            Err(HelloError::Version) => {
+                return Err(self.other_version(now, &RouteKey { local, remote }, bytes));
+            }
+            view => view?,
+        };
         let header = view.hello.header;
         self.authenticate(now, &RouteKey { local, remote }, header.cluster_id, view.signed, view.tag)?;
         let id = NodeId::new(header.source).ok_or(HelloReject::Malformed)?;
@@ -61,6 +67,7 @@ impl Membership {
             name: text(&view.hello.name).ok_or(HelloReject::Malformed)?,
             hello: view.hello,
             len: bytes.len(),
+            versions: Versions::from_slot(header.slot).ok_or(HelloReject::Malformed)?,
             said: announcement(&view)?,
         };
         if id == self.config.id {
@@ -70,6 +77,7 @@ impl Membership {
             return Err(HelloReject::Destination);
         }
         let peer = self.identify(now, &incoming)?;
+        self.others.forget(remote);
         self.converse(now, &peer, incoming)
     }
 
@@ -151,6 +159,7 @@ impl Membership {
         if peer.session.as_ref().is_some_and(|session| session.life == incoming.life) {
             return self.continue_session(now, name, incoming);
         }
+        peer.versions = Some(incoming.versions);
         if !fresh {
             // A stale challenge is not worth an answer: the next greeting starts over.
             if !challenge_only && peer.answers.take(now) {
@@ -219,6 +228,7 @@ impl Membership {
             exchange: Exchange::new(now, part, hello.header.sequence, period_ns, level),
             installed: LiveKeys::default(),
             heard: key,
+            versions: incoming.versions,
             newest_sequence: hello.header.sequence,
             echo: hello.challenge,
             leaving,
@@ -268,6 +278,7 @@ impl Membership {
         session.newest_sequence = hello.header.sequence;
         session.echo = hello.challenge;
         session.heard = key;
+        session.versions = incoming.versions;
         let leaving = incoming.has(flags::LEAVING);
         if session.leaving != leaving {
             session.leaving = leaving;

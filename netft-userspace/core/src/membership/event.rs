@@ -1,6 +1,7 @@
 //! What the operator should read: every event is one sentence, and the same facts as fields.
 
 use crate::types::NodeId;
+use netft_common::wire::Versions;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -38,6 +39,11 @@ pub enum MembershipEvent {
     },
     /// A peer that had said goodbye stays.
     PeerReturned {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A peer's daemon has been away for too long: its routes are given up.
+    PeerAbsent {
         /// The peer's name.
         peer: String,
     },
@@ -131,6 +137,17 @@ pub enum MembershipEvent {
         /// Ours.
         own: u32,
     },
+    /// A node of this cluster speaks no wire version that this one speaks; it was ignored.
+    OtherVersion {
+        /// Its name, if its id or its address is a configured peer's.
+        peer: Option<String>,
+        /// Its address.
+        from: IpAddr,
+        /// What it speaks.
+        versions: Versions,
+        /// What this node speaks.
+        own: Versions,
+    },
     /// A configured peer's address sent a hello whose authenticator is wrong; it was ignored.
     WrongSecret {
         /// Its address.
@@ -191,6 +208,7 @@ impl MembershipEvent {
             Self::SessionOpened { .. } => "session-opened",
             Self::PeerLeaving { .. } => "peer-leaving",
             Self::PeerReturned { .. } => "peer-returned",
+            Self::PeerAbsent { .. } => "peer-absent",
             Self::PeerAdded { .. } => "peer-added",
             Self::PeerRemoved { .. } => "peer-removed",
             Self::RouteAdded { .. } => "route-added",
@@ -201,6 +219,7 @@ impl MembershipEvent {
             Self::UnknownNode { .. } => "unknown-node",
             Self::IdentityMismatch { .. } => "identity-mismatch",
             Self::OtherCluster { .. } => "other-cluster",
+            Self::OtherVersion { .. } => "other-version",
             Self::WrongSecret { .. } => "wrong-secret",
             Self::AdapterConflict { .. } => "adapter-conflict",
             Self::AdapterChanged { .. } => "adapter-changed",
@@ -218,6 +237,7 @@ impl MembershipEvent {
             | Self::SessionOpened { peer }
             | Self::PeerLeaving { peer }
             | Self::PeerReturned { peer }
+            | Self::PeerAbsent { peer }
             | Self::PeerAdded { peer }
             | Self::PeerRemoved { peer }
             | Self::DuplicateNodeId { peer, .. }
@@ -229,7 +249,10 @@ impl MembershipEvent {
             }
             Self::NetworkChanged { network, .. } => network.clone(),
             Self::OwnIdTaken { name, .. } | Self::UnknownNode { name, .. } => name.clone(),
-            Self::OtherCluster { from, .. } | Self::WrongSecret { from } => from.to_string(),
+            Self::OtherVersion { peer: Some(peer), .. } => peer.clone(),
+            Self::OtherVersion { from, .. }
+            | Self::OtherCluster { from, .. }
+            | Self::WrongSecret { from } => from.to_string(),
             Self::AdapterChanged { .. } => "netft0".to_owned(),
             Self::LimitReached { subject, .. } => subject.clone(),
             Self::RoutesAdopted { .. } => "routes".to_owned(),
@@ -245,6 +268,7 @@ impl MembershipEvent {
                 Some(id) => format!("{peer} id {id}"),
                 None => peer.clone(),
             }),
+            Self::OtherVersion { own, .. } => Some(format!("wire versions {own}")),
             Self::OtherCluster { own, .. } => Some(format!("cluster {own}")),
             _ => None,
         }
@@ -258,6 +282,7 @@ impl MembershipEvent {
             Self::NetworkChanged { new, .. } => new.clone(),
             Self::AdapterChanged { new, .. } => Some(new.clone()),
             Self::IdentityMismatch { name, id, .. } => Some(format!("{name} id {id}")),
+            Self::OtherVersion { versions, .. } => Some(format!("wire versions {versions}")),
             Self::OtherCluster { cluster_id, .. } => Some(format!("cluster {cluster_id}")),
             Self::RoutesAdopted { count } => Some(count.to_string()),
             _ => None,
@@ -285,6 +310,11 @@ impl fmt::Display for MembershipEvent {
             Self::SessionOpened { peer } => write!(f, "peer {peer} and this node have agreed on keys"),
             Self::PeerLeaving { peer } => write!(f, "peer {peer} says goodbye: its daemon stops cleanly"),
             Self::PeerReturned { peer } => write!(f, "peer {peer} takes its goodbye back and stays"),
+            Self::PeerAbsent { peer } => write!(
+                f,
+                "the daemon of peer {peer} has been away for longer than engine.absence, although its host answers: its routes are \
+                 given up until it is back"
+            ),
             Self::PeerAdded { peer } => write!(f, "peer {peer} was added to the configuration"),
             Self::PeerRemoved { peer } => write!(f, "peer {peer} was removed from the configuration"),
             Self::RouteAdded { peer, local, remote, network } => {
@@ -325,6 +355,15 @@ impl fmt::Display for MembershipEvent {
                 "{from} belongs to cluster {cluster_id}, this node to cluster {own}; it is ignored: \
                  make cluster.id the same on both, or remove the address from the peers"
             ),
+            Self::OtherVersion { peer, from, versions, own } => {
+                let who = peer.as_deref().unwrap_or("a node");
+                let behind = if versions.newest < own.oldest { who } else { "this node" };
+                write!(
+                    f,
+                    "{who} at {from} speaks wire versions {versions}, this node {own}; it is ignored: upgrade netft on \
+                     {behind}, through each release between, as a release speaks its own and the one before"
+                )
+            }
             Self::WrongSecret { from } => write!(
                 f,
                 "the hello from {from} is not authentic; it is ignored: \

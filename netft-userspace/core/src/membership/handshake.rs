@@ -42,7 +42,7 @@ impl Membership {
         remote: IpAddr,
         bytes: &[u8],
     ) -> Result<(), HelloReject> {
-        let view = handshake::decode(bytes)?;
+        let view = handshake::decode(bytes, self.config.versions)?;
         let (message, header) = (view.message, view.message.header);
         let way = RouteKey { local, remote };
         self.authenticate(now, &way, header.cluster_id, view.signed, view.tag)?;
@@ -63,8 +63,14 @@ impl Membership {
             psk: self.speaker.keyring.session_psk(),
             own: self.speaker.life,
             peer: session.life,
+            version: header.version,
         };
-        let step = Step { number: message.number, step: message.step, noise: message.noise };
+        let step = Step {
+            version: header.version,
+            number: message.number,
+            step: message.step,
+            noise: message.noise,
+        };
         let before = session.exchange.epoch();
         if step.step == 1 {
             // Whoever starts says as well what it sends with now: that must stay good.
@@ -114,11 +120,13 @@ impl Membership {
             let Some(session) = peer.session.as_mut().filter(|session| session.timeout_ns() <= now) else {
                 continue;
             };
+            let Some(version) = self.config.versions.common(session.versions) else { continue };
             let agreement = Agreement {
                 cluster_id: self.config.cluster_id,
                 psk: self.speaker.keyring.session_psk(),
                 own: self.speaker.life,
                 peer: session.life,
+                version,
             };
             let Some(step) = session.exchange.poll(now, &agreement, &mut self.dice) else { continue };
             self.handshakes.started += 1;

@@ -115,7 +115,13 @@ impl Peer {
             keys: session.and_then(|session| {
                 let exchange = &session.exchange;
                 let (since_ns, level) = (exchange.since_ns()?, exchange.levels()?);
-                Some(KeysView { epoch: exchange.epoch(), since_ns, level, renewals: exchange.renewals() })
+                Some(KeysView {
+                    epoch: exchange.epoch(),
+                    version: exchange.version()?,
+                    since_ns,
+                    level,
+                    renewals: exchange.renewals(),
+                })
             }),
             leaving: session.is_some_and(|session| session.leaving),
             adapter: session.map(|session| session.said.adapter),

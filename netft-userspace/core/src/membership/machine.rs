@@ -7,6 +7,7 @@ use super::notices::Notices;
 use super::peer::{Endpoint, Peer, RouteKey};
 use super::slots::Slots;
 use super::speaker::{Form, Speaker};
+use super::versions::Others;
 use super::{
     Adapter, EndpointView, HelloReject, HelloTransmit, Interface, MembershipCommand, MembershipConfig,
     MembershipEvent, ReconfigureError,
@@ -40,6 +41,7 @@ pub struct Membership {
     /// When a peer whose routes found no slot is tried again.
     pub(super) retry_at_ns: Nanos,
     pub(super) notices: Notices,
+    pub(super) others: Others,
     pub(super) accepted: u64,
     pub(super) rejected: [u64; HelloReject::COUNT],
     pub(super) handshakes: Handshakes,
@@ -75,6 +77,7 @@ impl Membership {
             next_generation: 1,
             retry_at_ns: Nanos::MAX,
             notices: Notices::default(),
+            others: Others::default(),
             accepted: 0,
             rejected: [0; HelloReject::COUNT],
             handshakes: Handshakes::default(),
@@ -146,6 +149,7 @@ impl Membership {
             self.refresh(now);
         }
         self.expire_keys(now);
+        self.give_up_absent(now);
         self.speak(now);
     }
 
@@ -261,7 +265,8 @@ impl Membership {
             return Nanos::MAX;
         }
         let peers = self.peers.values().map(Peer::timeout_ns).min().unwrap_or(Nanos::MAX);
-        peers.min(self.local.timeout_ns()).min(self.adopted.timeout_ns()).min(self.retry_at_ns)
+        let own = self.local.timeout_ns().min(self.adopted.timeout_ns()).min(self.retry_at_ns);
+        peers.min(own).min(self.absence_timeout_ns())
     }
 
     /// The configuration in force.

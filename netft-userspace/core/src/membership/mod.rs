@@ -1,6 +1,7 @@
 //! Peers, endpoints, networks and routes: what hellos and the kernel's interface list make of the configuration.
 //! Runs on the control thread.
 
+mod absence;
 mod accept;
 mod adapters;
 mod adopted;
@@ -16,6 +17,7 @@ mod peer;
 mod reconcile;
 mod slots;
 mod speaker;
+mod versions;
 mod view;
 
 #[cfg(test)]
@@ -24,11 +26,13 @@ mod tests;
 pub use error::{HelloReject, ReconfigureError};
 pub use event::{AdapterYield, MembershipEvent};
 pub use machine::Membership;
+pub use versions::OtherVersions;
 pub use view::{EndpointView, KeysView, NetworkView, PeerView, RouteInfo};
 
 use crate::session::LiveKeys;
 use crate::types::{InterfaceNumber, Level, LinkState, Nanos, NodeId, RouteClass, Slot, Timing};
 use netft_common::map::SlotConfig;
+use netft_common::wire::Versions;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -165,6 +169,10 @@ pub struct MembershipConfig {
     pub key_period_ns: Nanos,
     /// The level at which this node sends data.
     pub level: Level,
+    /// How long a peer whose host answers while its engine doesn't tick keeps its routes, in nanoseconds.
+    pub absence_ns: Nanos,
+    /// The wire versions that this node speaks: [`Versions::OURS`], but for tests.
+    pub versions: Versions,
 }
 
 /// A hello or a step of a handshake to send.

@@ -10,7 +10,7 @@ use crate::types::{
 };
 use netft_common::hello::{field, link_flags, text};
 use netft_common::map::SlotConfig;
-use netft_common::wire::{HelloEndpoint, NO_SLOT, endpoint_flags};
+use netft_common::wire::{HelloEndpoint, NO_SLOT, Versions, endpoint_flags};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -178,6 +178,8 @@ pub struct Session {
     pub installed: LiveKeys,
     /// Where its newest hello came from.
     pub heard: RouteKey,
+    /// The wire versions that it speaks.
+    pub versions: Versions,
     /// Highest hello sequence accepted.
     pub newest_sequence: u64,
     /// The peer's newest challenge, which our hellos echo.
@@ -285,6 +287,10 @@ pub struct Peer {
     pub challenge: u64,
     /// Since its first good hello.
     pub session: Option<Session>,
+    /// The wire versions that the newest hello outside a session said: what it is answered in.
+    pub versions: Option<Versions>,
+    /// Since when its host has answered without its engine; `None` = its engine ticks, or nothing is known.
+    pub away_since_ns: Option<Nanos>,
     /// Another life that claims to be this peer while this one is reachable, and since when.
     pub suspect: Option<(Life, Nanos)>,
     /// By addresses.
@@ -308,6 +314,8 @@ impl Peer {
             config,
             challenge,
             session: None,
+            versions: None,
+            away_since_ns: None,
             suspect: None,
             routes: BTreeMap::new(),
             answers: answers(now),

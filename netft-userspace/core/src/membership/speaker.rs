@@ -7,7 +7,7 @@ use crate::session::{Step, Wish};
 use crate::types::{Nanos, NodeId};
 use netft_common::hello::{self, field};
 use netft_common::wire::{
-    self, Handshake, Header, Hello, HelloEndpoint, MAX_ENDPOINTS, NAME_LEN, NO_SLOT, flags, kind,
+    self, Handshake, Header, Hello, HelloEndpoint, MAX_ENDPOINTS, NAME_LEN, NO_SLOT, Versions, flags, kind,
 };
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -33,6 +33,7 @@ pub struct Speaker {
     /// Whether it said goodbye.
     pub leaving: bool,
     cluster_id: u32,
+    versions: Versions,
     name: [u8; NAME_LEN],
     site: [u8; NAME_LEN],
     endpoints: Vec<HelloEndpoint>,
@@ -49,6 +50,7 @@ impl Speaker {
             adapter,
             leaving: false,
             cluster_id: config.cluster_id,
+            versions: config.versions,
             name: field(&config.name),
             site: field(config.site.as_deref().unwrap_or_default()),
             endpoints: Vec::new(),
@@ -83,6 +85,10 @@ impl Speaker {
         let session = peer.session.as_ref();
         // An answer to a hello of another life of the peer, which may have another id, goes to nobody by number.
         let known = session.filter(|session| session.echo == echo);
+        // In the newest version that both speak; to somebody unknown in our oldest, which most can read.
+        let theirs = known.map(|session| session.versions).or(peer.versions);
+        let common = theirs.and_then(|theirs| self.versions.common(theirs));
+        let version = common.unwrap_or(self.versions.oldest);
         let lacks = session.is_none()
             || peer.suspect.is_some()
             || route.is_some_and(|route| route.config.remote_slot == NO_SLOT);
@@ -91,6 +97,8 @@ impl Speaker {
         let hello = Hello {
             header: Header {
                 kind: kind::HELLO,
+                version,
+                slot: self.versions.to_slot(),
                 flags: flag(self.leaving, flags::LEAVING)
                     | flag(lacks && !self.leaving, flags::SOLICIT)
                     | flag(known.is_some_and(wishes), flags::RENEW)
@@ -124,7 +132,13 @@ impl Speaker {
         let key_epoch = route.and_then(|route| route.config.sending()).map_or(0, |keys| keys.epoch);
         let destination = peer.get();
         let message = Handshake {
-            header: Header { kind: kind::HANDSHAKE, destination, key_epoch, ..self.header(now) },
+            header: Header {
+                kind: kind::HANDSHAKE,
+                version: step.version,
+                destination,
+                key_epoch,
+                ..self.header(now)
+            },
             boot_nonce: self.life.boot_nonce,
             number: step.number,
             step: step.step,
@@ -139,7 +153,7 @@ impl Speaker {
         self.sequence = self.sequence.saturating_add(1).max(now);
         Header {
             magic: wire::MAGIC,
-            version: wire::VERSION,
+            version: 0,
             kind: 0,
             flags: 0,
             cluster_id: self.cluster_id,

@@ -31,6 +31,8 @@ pub struct PeerView {
 pub struct KeysView {
     /// Their epoch.
     pub epoch: u32,
+    /// The wire version that they are for.
+    pub version: u8,
     /// Since when, boottime.
     pub since_ns: Nanos,
     /// The level at which data is sent and received with them.

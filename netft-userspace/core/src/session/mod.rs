@@ -25,7 +25,7 @@ use crate::dice::Dice;
 use crate::keys::{Directions, Life, SessionKeys};
 use crate::types::{Level, Nanos, NodeId};
 use netft_common::map::SlotConfig;
-use netft_common::wire::{NOISE_LEN, SECRET_LEN, VERSION};
+use netft_common::wire::{NOISE_LEN, SECRET_LEN};
 use noise::{Initiation, Response, Secrets};
 
 /// First and longest interval between repetitions of step 1, in nanoseconds.
@@ -66,6 +66,8 @@ pub struct Agreement<'a> {
     pub own: Life,
     /// The other.
     pub peer: Life,
+    /// The wire version that the handshake speaks, and that its keys are for.
+    pub version: u8,
 }
 
 impl Agreement<'_> {
@@ -75,7 +77,7 @@ impl Agreement<'_> {
             Part::Answers => (self.peer, self.own),
         };
         let mut prologue = b"netft session ".to_vec();
-        prologue.push(VERSION);
+        prologue.push(self.version);
         prologue.extend(self.cluster_id.to_le_bytes());
         for life in [starts, answers] {
             prologue.extend(life.id.get().to_le_bytes());
@@ -86,13 +88,16 @@ impl Agreement<'_> {
     }
 
     fn keys(&self, secrets: &Secrets, level: Directions<Level>) -> SessionKeys {
-        SessionKeys::derive(secrets, self.own.id, self.peer.id, level)
+        let keys = SessionKeys::derive(secrets, self.own.id, self.peer.id, level);
+        SessionKeys { version: self.version, ..keys }
     }
 }
 
 /// What goes to the other end, or came from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
+    /// The wire version that it is in.
+    pub version: u8,
     /// Of the handshake.
     pub number: u64,
     /// 1 or 2.
@@ -157,6 +162,7 @@ pub struct LiveKeys {
 
 #[derive(Debug)]
 struct Attempt {
+    version: u8,
     number: u64,
     initiation: Initiation,
     next_ns: Nanos,
@@ -237,6 +243,11 @@ impl Exchange {
         self.current.as_ref().map(|_| self.since_ns)
     }
 
+    /// The wire version of the keys that we send with.
+    pub fn version(&self) -> Option<u8> {
+        self.current.as_ref().map(|keys| keys.version)
+    }
+
     /// How often keys were replaced.
     pub fn renewals(&self) -> u64 {
         self.renewals
@@ -308,6 +319,10 @@ impl Exchange {
         if self.part == Part::Answers {
             return None;
         }
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.version != agreement.version) {
+            // The other end has been replaced by another release meanwhile.
+            self.attempt = None;
+        }
         if self.attempt.is_none() && self.due_ns <= now {
             let number = dice.number();
             let prologue = agreement.prologue(self.part, number);
@@ -316,13 +331,24 @@ impl Exchange {
                 self.due_ns = now.saturating_add(SPACING_NS);
                 return None;
             };
-            self.attempt =
-                Some(Attempt { number, initiation, next_ns: now, interval_ns: REPEAT_NS.0, prompted: false });
+            self.attempt = Some(Attempt {
+                version: agreement.version,
+                number,
+                initiation,
+                next_ns: now,
+                interval_ns: REPEAT_NS.0,
+                prompted: false,
+            });
         }
         let attempt = self.attempt.as_mut().filter(|attempt| attempt.next_ns <= now)?;
         attempt.next_ns = now.saturating_add(attempt.interval_ns);
         attempt.interval_ns = attempt.interval_ns.saturating_mul(2).min(REPEAT_NS.1);
-        Some(Step { number: attempt.number, step: 1, noise: attempt.initiation.message })
+        Some(Step {
+            version: attempt.version,
+            number: attempt.number,
+            step: 1,
+            noise: attempt.initiation.message,
+        })
     }
 
     /// An authentic step of the other end's arrived. What comes back goes to where it came from.
@@ -366,7 +392,7 @@ impl Exchange {
         if self.knows(keys.epoch) {
             return Err(StepRefused::Unexpected);
         }
-        let answer = Step { number: step.number, step: 2, noise: answer };
+        let answer = Step { version: step.version, number: step.number, step: 2, noise: answer };
         self.answered = Some(Answered { sequence, step: answer });
         self.since_sequence = sequence;
         self.beside = Beside::Pending(keys);
@@ -380,7 +406,8 @@ impl Exchange {
         step: &Step,
         agreement: &Agreement<'_>,
     ) -> Result<(), StepRefused> {
-        let attempt = self.attempt.as_mut().filter(|attempt| attempt.number == step.number);
+        let fits = |attempt: &&mut Attempt| (attempt.number, attempt.version) == (step.number, step.version);
+        let attempt = self.attempt.as_mut().filter(fits);
         let attempt = attempt.ok_or(StepRefused::Unexpected)?;
         let (secrets, theirs) = attempt.initiation.finish(&step.noise).map_err(|_| StepRefused::Noise)?;
         self.attempt = None;

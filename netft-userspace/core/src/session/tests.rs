@@ -31,7 +31,8 @@ impl End {
     }
 
     fn poll(&mut self, now: Nanos) -> Option<Step> {
-        let agreement = Agreement { cluster_id: 7, psk: &self.psk, own: self.own, peer: self.peer };
+        let agreement =
+            Agreement { cluster_id: 7, psk: &self.psk, own: self.own, peer: self.peer, version: 1 };
         self.exchange.poll(now, &agreement, &mut self.dice)
     }
 
@@ -41,7 +42,8 @@ impl End {
     }
 
     fn take_old(&mut self, now: Nanos, sequence: u64, step: &Step) -> Result<Option<Step>, StepRefused> {
-        let agreement = Agreement { cluster_id: 7, psk: &self.psk, own: self.own, peer: self.peer };
+        let agreement =
+            Agreement { cluster_id: 7, psk: &self.psk, own: self.own, peer: self.peer, version: 1 };
         let result = self.exchange.take(now, sequence, step, &agreement, &mut self.dice);
         self.exchange.shape(&mut self.config);
         result
@@ -184,7 +186,7 @@ fn another_secret_life_cluster_or_number_does_not_verify() {
     refused(|end| end.peer.boot_nonce = [8; 16]);
     let forged = Step { number: step.number ^ 1, ..step };
     assert_eq!(other.take(0, &forged), Err(StepRefused::Noise));
-    let agreement = Agreement { cluster_id: 8, psk: &[9; 32], own: life(2), peer: life(1) };
+    let agreement = Agreement { cluster_id: 8, psk: &[9; 32], own: life(2), peer: life(1), version: 1 };
     let mut dice = Dice::new([2; 32]);
     assert_eq!(other.exchange.take(0, 9, &step, &agreement, &mut dice), Err(StepRefused::Noise));
     assert!(other.take(0, &step).is_ok());

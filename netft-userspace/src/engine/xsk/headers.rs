@@ -2,7 +2,7 @@
 
 use netft_common::heartbeat::Addresses;
 use netft_common::packet::{Class, classify};
-use netft_common::wire::{PORT, TRAFFIC_CLASS};
+use netft_common::wire::{PORT, TRAFFIC_CLASS, Versions};
 use netft_core::data::Outer;
 use netft_core::offload::{complement, sum};
 use netft_core::types::address_from_bytes;
@@ -105,7 +105,8 @@ impl Headers {
 /// was written by strangers. The checksum is left to those who need it; a partial one comes from a local stack, and what
 /// it covers never was on a wire.
 pub fn open(packet: &mut [u8], cluster_id: u32) -> Option<(Addresses, Outer, &mut [u8])> {
-    let Class::Data(frame) = classify(packet, cluster_id) else { return None };
+    // Whether the version is that of the keys is seen when it is opened.
+    let Class::Data(frame) = classify(packet, cluster_id, Versions::ANY) else { return None };
     let addresses = frame.addresses(packet)?;
     let udp = packet.get(frame.message - UDP..frame.message)?;
     let udp_len = u16::from_be_bytes([udp[4], udp[5]]);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Array, HashMap, MapData, XskMap};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use bytemuck::{Pod, Zeroable, bytes_of};
+use bytemuck::{Pod, bytes_of};
 use netft_common::map::{
     DataPath, KeySet, LAYOUT_VERSION, NodeConfig, SlotConfig, Steering, name, socket_index,
 };
@@ -54,7 +54,7 @@ impl Responder {
             layout: LAYOUT_VERSION,
             cluster_id: CLUSTER,
             node_id,
-            ..NodeConfig::zeroed()
+            ..NodeConfig::default()
         };
         store(&mut ebpf, name::NODE, 0, node(2))?;
         store(&mut ebpf, name::SLOTS, SLOT, slot(1, server, client, [keys[1], keys[0]]))?;

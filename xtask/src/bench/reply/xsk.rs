@@ -7,7 +7,7 @@ use crate::lab::Lab;
 use anyhow::{Context, Result};
 use bytemuck::{bytes_of, pod_read_unaligned};
 use netft_common::packet::{Class, classify};
-use netft_common::wire::Heartbeat;
+use netft_common::wire::{Heartbeat, Versions};
 use netft_core::types::address_bytes;
 use netft_userspace::engine::xsk::socket::{ZeroCopy, frame_size, open};
 use netft_userspace::engine::xsk::{Headers, Spec, XskPort};
@@ -71,7 +71,10 @@ impl XskEnd {
     ) -> Result<usize> {
         let mut take = |port: &mut XskPort| {
             port.receive(|packet| {
-                let (Class::Leg(frame) | Class::Data(frame)) = classify(packet, CLUSTER) else { return };
+                let (Class::Leg(frame) | Class::Data(frame)) = classify(packet, CLUSTER, Versions::OURS)
+                else {
+                    return;
+                };
                 let message = packet.get(frame.message..frame.message + size_of::<Heartbeat>());
                 message.into_iter().for_each(|message| each(&pod_read_unaligned(message)));
             })

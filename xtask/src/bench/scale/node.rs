@@ -6,6 +6,7 @@ use crate::lab::Lab;
 use crate::traffic::boottime_ns;
 use anyhow::{Context, Result, ensure};
 use netft_common::map::{KeySet, SlotConfig};
+use netft_common::wire::Versions;
 use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{Adapter, Interface, RouteInstall};
 use netft_core::types::{NodeId, RouteClass, RouteState, Slot, Timing, address_bytes};
@@ -90,6 +91,7 @@ async fn start(lab: &Lab, peers: u16, delay: Duration) -> Result<Engine> {
     let options = EngineOptions {
         cluster_id: CLUSTER,
         node_id: NodeId::new(1).context("1 is a node id")?,
+        versions: Versions::OURS,
         pin_dir: format!("/sys/fs/bpf/netft/{}", lab.shape().name).into(),
         priority: Some(60),
         cpus: vec![0],

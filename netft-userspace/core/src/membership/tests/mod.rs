@@ -5,4 +5,5 @@ mod hostile;
 mod sessions;
 mod soak;
 mod topology;
+mod versions;
 mod world;

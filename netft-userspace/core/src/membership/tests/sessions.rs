@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::session::LiveKeys;
-use crate::types::{Nanos, NodeId, RouteState};
+use crate::types::{Nanos, NodeId, NodeState, RouteState};
 use netft_common::wire::{Header, kind};
 
 /// What was sent with, and when.
@@ -300,4 +300,40 @@ fn steps_without_the_secret_or_a_session_cost_nothing_and_are_not_answered() {
     assert_eq!(fresh.hosts[1].membership.poll_command(), None);
     assert_eq!(fresh.counter(1, "handshake_reject_unexpected"), 1);
     assert_eq!(fresh.counter(1, "hello_reject_tag"), 9_999);
+}
+
+#[test]
+fn a_peer_whose_daemon_is_away_keeps_its_routes_for_as_long_as_configured_and_no_longer() {
+    let mut world = World::new(2, 2, 1);
+    for host in 0..2 {
+        let mut config = world.hosts[host].membership.config().clone();
+        config.absence_ns = 30 * SECOND;
+        world.hosts[host].membership.reconfigure(world.now, config).unwrap();
+    }
+    world.start_all();
+    world.run(SECOND);
+    world.all_up();
+    world.run(SECOND);
+    let away = |world: &mut World, state| {
+        let now = world.now;
+        world.hosts[0].membership.handle_peer(now, NodeId::new(2).unwrap(), state);
+    };
+    world.hosts[1].on = false;
+    // Away, back in time, and away again: only the last time counts.
+    away(&mut world, NodeState::EngineStalled);
+    world.run(29 * SECOND);
+    away(&mut world, NodeState::Up);
+    world.run(SECOND);
+    away(&mut world, NodeState::EngineStalled);
+    world.run(29 * SECOND);
+    assert_eq!(world.hosts[0].routes.len(), 2);
+    assert!(!world.kinds(0).contains(&"peer-absent"));
+    world.run(2 * SECOND);
+    assert!(world.hosts[0].routes.is_empty() && world.hosts[0].sessions.is_empty());
+    assert_eq!(world.kinds(0).iter().filter(|kind| **kind == "peer-absent").count(), 1);
+    // The next daemon over the same maps.
+    world.hosts[1].on = true;
+    world.restart(1);
+    world.run(3 * SECOND);
+    assert_eq!(world.agreed(0, 1), Ok(2));
 }

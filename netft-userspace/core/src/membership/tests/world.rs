@@ -7,6 +7,7 @@ use crate::keys::Secret;
 use crate::session::LiveKeys;
 use crate::types::{InterfaceNumber, Level, LinkState, Nanos, NodeId, RouteState, Slot, Timing};
 use netft_common::map::SlotConfig;
+use netft_common::wire::Versions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -98,6 +99,8 @@ pub fn config(node: u16, nodes: u16) -> MembershipConfig {
         cross_site: timing(100 * MS),
         key_period_ns: 600 * SECOND,
         level: Level::Signed,
+        absence_ns: 600 * SECOND,
+        versions: Versions::OURS,
     }
 }
 
