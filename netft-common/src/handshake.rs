@@ -1,7 +1,7 @@
 //! Handshake messages to bytes and back: fixed size, for any bytes at all. What they mean is `netft-core`'s `session`.
 
 use crate::hello::HelloError;
-use crate::wire::{HELLO_TAG_LEN, Handshake, Header, MAGIC, Versions, kind};
+use crate::wire::{HELLO_TAG_LEN, Handshake, Header, MAGIC, SECRETS_VERSION, Versions, kind};
 
 /// Length of every handshake message.
 pub const LEN: usize = size_of::<Handshake>() + HELLO_TAG_LEN;
@@ -36,7 +36,8 @@ pub fn decode(bytes: &[u8], versions: Versions) -> Result<HandshakeView<'_>, Hel
     }
     let (signed, tag) = bytes.split_last_chunk::<HELLO_TAG_LEN>().ok_or(HelloError::Length)?;
     let message: Handshake = bytemuck::pod_read_unaligned(signed);
-    if message.reserved != 0 || !matches!(message.step, 1 | 2) {
+    let last = if header.version < SECRETS_VERSION { 2 } else { 3 };
+    if message.reserved != 0 || !(1..=last).contains(&message.step) {
         return Err(HelloError::Field);
     }
     Ok(HandshakeView { message, signed, tag })
@@ -74,9 +75,12 @@ mod tests {
         assert_eq!(decode(&bytes(|m| m.header.magic = 1)), Err(HelloError::NotOurs));
         assert_eq!(decode(&bytes(|m| m.header.version = 9)), Err(HelloError::Version));
         assert_eq!(decode(&bytes(|m| m.header.kind = kind::HELLO)), Err(HelloError::Kind));
-        let odd: [fn(&mut Handshake); 3] = [|m| m.step = 0, |m| m.step = 3, |m| m.reserved = 1];
+        let odd: [fn(&mut Handshake); 3] = [|m| m.step = 0, |m| m.step = 4, |m| m.reserved = 1];
         for change in odd {
             assert_eq!(decode(&bytes(change)), Err(HelloError::Field));
         }
+        assert!(decode(&bytes(|m| m.step = 3)).is_ok());
+        let early = bytes(|m| (m.header.version, m.step) = (1, 3));
+        assert_eq!(decode(&early), Err(HelloError::Field), "version 1 has two steps");
     }
 }

@@ -2,13 +2,24 @@
 //! checked by whoever has the key (`netft-core`'s `keys`); here it is only found.
 
 use crate::wire::{
-    HELLO_TAG_LEN, Header, Hello, HelloEndpoint, MAGIC, MAX_ENDPOINTS, Versions, endpoint_flags, flags, kind,
+    HELLO_TAG_LEN, Header, Hello, HelloEndpoint, MAGIC, MAX_ENDPOINTS, SECRETS_VERSION, Versions,
+    endpoint_flags, flags, kind,
 };
+use bytemuck::Zeroable;
+use core::mem::offset_of;
 
-/// Length of the shortest hello: no endpoints.
-pub const MIN_LEN: usize = size_of::<Hello>() + HELLO_TAG_LEN;
 /// Length of the longest hello.
-pub const MAX_LEN: usize = MIN_LEN + MAX_ENDPOINTS * size_of::<HelloEndpoint>();
+pub const MAX_LEN: usize = size_of::<Hello>() + MAX_ENDPOINTS * size_of::<HelloEndpoint>() + HELLO_TAG_LEN;
+
+/// Length of the fixed part: later versions have what earlier ones have, and more behind it.
+const fn fixed_len(version: u8) -> usize {
+    if version < SECRETS_VERSION { offset_of!(Hello, other_secret) } else { size_of::<Hello>() }
+}
+
+/// Length of a hello in `version` with so many endpoints.
+pub const fn len(version: u8, endpoints: usize) -> usize {
+    fixed_len(version) + endpoints * size_of::<HelloEndpoint>() + HELLO_TAG_LEN
+}
 
 /// Why bytes are no hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +60,15 @@ impl<'a> HelloView<'a> {
     }
 }
 
-/// Writes everything but the authenticator, with `endpoint_count` set right. Returns how many bytes of `out` were
-/// used; the authenticator belongs right behind them. Endpoints beyond [`MAX_ENDPOINTS`] are left out.
+/// Writes everything but the authenticator, in the version that the header names, with `endpoint_count` set right. Returns how
+/// many bytes of `out` were used; the authenticator belongs right behind them. Endpoints beyond [`MAX_ENDPOINTS`] are left out.
 pub fn encode(hello: &Hello, endpoints: &[HelloEndpoint], out: &mut [u8; MAX_LEN]) -> usize {
     let endpoints = &endpoints[..endpoints.len().min(MAX_ENDPOINTS)];
     #[expect(clippy::cast_possible_truncation, reason = "at most MAX_ENDPOINTS")]
     let hello = Hello { endpoint_count: endpoints.len() as u16, ..*hello };
-    let fixed = size_of::<Hello>();
+    let fixed = fixed_len(hello.header.version);
     let end = fixed + size_of_val(endpoints);
-    out[..fixed].copy_from_slice(bytemuck::bytes_of(&hello));
+    out[..fixed].copy_from_slice(&bytemuck::bytes_of(&hello)[..fixed]);
     out[fixed..end].copy_from_slice(bytemuck::cast_slice(endpoints));
     end
 }
@@ -86,9 +97,9 @@ pub fn decode(bytes: &[u8], versions: Versions) -> Result<HelloView<'_>, HelloEr
         return Err(HelloError::Kind);
     }
     let (signed, tag) = bytes.split_last_chunk::<HELLO_TAG_LEN>().ok_or(HelloError::Length)?;
-    let (fixed, endpoints) =
-        signed.split_first_chunk::<{ size_of::<Hello>() }>().ok_or(HelloError::Length)?;
-    let hello: Hello = bytemuck::pod_read_unaligned(fixed);
+    let (fixed, endpoints) = signed.split_at_checked(fixed_len(header.version)).ok_or(HelloError::Length)?;
+    let mut hello = Hello::zeroed();
+    bytemuck::bytes_of_mut(&mut hello)[..fixed.len()].copy_from_slice(fixed);
     let count = usize::from(hello.endpoint_count);
     if count > MAX_ENDPOINTS || endpoints.len() != count * size_of::<HelloEndpoint>() {
         return Err(HelloError::Length);
@@ -142,7 +153,6 @@ pub fn link_flags(endpoint: &HelloEndpoint) -> (bool, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytemuck::Zeroable;
 
     fn hello() -> Hello {
         let mut hello = Hello::zeroed();
@@ -176,11 +186,41 @@ mod tests {
 
     #[test]
     fn every_truncation_and_extension_is_refused() {
-        let mut out = [0; MAX_LEN];
-        let end = encode(&hello(), &[endpoint(1), endpoint(2)], &mut out) + HELLO_TAG_LEN;
-        for len in (0..MAX_LEN).filter(|&len| len != end) {
-            assert!(decode(&out[..len], Versions::OURS).is_err(), "length {len}");
+        for version in 1..=3 {
+            let mut hello = hello();
+            hello.header.version = version;
+            hello.header.slot = Versions { oldest: 1, newest: 3 }.to_slot();
+            let mut out = [0; MAX_LEN];
+            let end = encode(&hello, &[endpoint(1), endpoint(2)], &mut out) + HELLO_TAG_LEN;
+            assert_eq!(end, len(version, 2));
+            for len in 0..MAX_LEN {
+                assert_eq!(
+                    decode(&out[..len], Versions::ANY).is_ok(),
+                    len == end,
+                    "version {version}, {len} bytes"
+                );
+            }
         }
+    }
+
+    /// `docs/decisions/0038-version-2-knows-of-a-second-secret.md`.
+    #[test]
+    fn version_1_ends_before_the_proof_and_is_alike_up_to_there() {
+        let written = |version| {
+            let mut hello = hello();
+            (hello.header.version, hello.other_secret) = (version, 0x0102_0304_0506_0708);
+            let mut out = [0; MAX_LEN];
+            let end = encode(&hello, &[endpoint(1)], &mut out) + HELLO_TAG_LEN;
+            let view = decode(&out[..end], Versions::OURS).unwrap();
+            assert!(view.endpoints().eq([endpoint(1)]));
+            (out, end, view.hello.other_secret)
+        };
+        let ((one, one_end, untold), (two, two_end, told)) = (written(1), written(2));
+        assert_eq!((untold, told), (0, 0x0102_0304_0506_0708));
+        // Lengths as on disk in the release before: whoever changes them speaks another version.
+        assert_eq!((one_end, two_end), (168 + 48 + 32, 176 + 48 + 32));
+        assert_eq!((&one[..4], &one[5..168]), (&two[..4], &two[5..168]));
+        assert_eq!(&one[168..168 + 48], &two[176..176 + 48]);
     }
 
     #[test]

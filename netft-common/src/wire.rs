@@ -10,9 +10,11 @@ pub const PORT: u16 = 3343;
 /// First four bytes of every message: `NTFT` read as a little-endian word.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"NTFT");
 /// The newest wire version that this build speaks.
-pub const VERSION: u8 = 1;
-/// The oldest one: that of the release before, once there is one.
+pub const VERSION: u8 = 2;
+/// The oldest one: that of the release before.
 pub const OLDEST_VERSION: u8 = 1;
+/// The first version that knows of a second cluster secret: [`Hello::other_secret`], and step 3 of a [`Handshake`].
+pub const SECRETS_VERSION: u8 = 2;
 
 /// The wire versions that a node speaks. Two nodes use the newest that both do; each session's keys belong to one.
 #[repr(C)]
@@ -110,6 +112,8 @@ pub mod flags {
     pub const PARTIAL_CHECKSUM: u16 = 1 << 3;
     /// In a hello: the sender wants new keys and isn't the one of the two that starts handshakes.
     pub const RENEW: u16 = 1 << 6;
+    /// In a hello: the sender can't write another cluster secret down.
+    pub const FIXED_SECRET: u16 = 1 << 7;
 }
 
 /// The first 32 bytes of every message.
@@ -211,6 +215,9 @@ pub struct Hello {
     pub reserved: u16,
     /// IPv6 link-local address of the sender's `netft0`.
     pub adapter_ipv6: [u8; 16],
+    /// Since [`SECRETS_VERSION`]; before, a hello ends here and reads as 0. While there are two cluster secrets: proves that the sender
+    /// has the other one, not that with which it signs; 0 if not.
+    pub other_secret: u64,
 }
 
 /// One endpoint in a [`Hello`].
@@ -265,13 +272,13 @@ pub struct Handshake {
     pub header: Header,
     /// The sender's, as in its hellos.
     pub boot_nonce: [u8; 16],
-    /// Chosen at random by who starts, equal in both steps and in repetitions.
+    /// Chosen at random by who starts, equal in both steps and in repetitions; in step 3 the sequence.
     pub number: u64,
-    /// 1 = from the node with the lower id, 2 = the answer.
+    /// 1 = from the node with the lower id, 2 = the answer, 3 = the next cluster secret, within a session.
     pub step: u32,
     /// 0.
     pub reserved: u32,
-    /// The Noise message.
+    /// The Noise message; in step 3 what is offered, sealed with the session's keys.
     pub noise: [u8; NOISE_LEN],
 }
 
@@ -301,7 +308,7 @@ pub const ENCAPSULATION_BYTES: u16 = 40 + 8 + 48 + 18;
 const _: () = {
     assert!(size_of::<Header>() == 32);
     assert!(size_of::<Heartbeat>() == 88);
-    assert!(size_of::<Hello>() == 168);
+    assert!(size_of::<Hello>() == 176);
     assert!(size_of::<HelloEndpoint>() == 48);
     assert!(size_of::<Handshake>() == 120);
     assert!(size_of::<Data>() == 48);

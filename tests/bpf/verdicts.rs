@@ -5,7 +5,7 @@ use super::memory::Memory;
 use super::node::{CLUSTER, EPOCH, FAMILIES, Family, Setup, address, setup, slot};
 use super::program::{Action, Program, boottime_ns};
 use netft_common::map::{Counter, MAX_SLOTS, down_reason};
-use netft_common::wire::{Heartbeat, NO_SLOT, kind};
+use netft_common::wire::{Heartbeat, NO_SLOT, OLDEST_VERSION, VERSION, kind};
 use std::collections::BTreeSet;
 
 /// Node 2 gets `frame` and must count `counter`.
@@ -108,7 +108,12 @@ fn rejected(one: &Setup, family: Family) -> Vec<Case> {
     let future = u64::MAX;
     let mut cases = vec![
         case("version 0", "reject_version", with(|frame| frame.payload[4] = 0)),
-        case("version 2", "reject_version", with(|frame| frame.payload[4] = 2)),
+        case("a version to come", "reject_version", with(|frame| frame.payload[4] = VERSION + 1)),
+        case(
+            "a version that isn't that of the keys",
+            "reject_version",
+            with(|frame| frame.payload[4] = OLDEST_VERSION),
+        ),
         case("kind 0", "reject_kind", with(|frame| frame.payload[5] = 0)),
         case("kind 5", "reject_kind", with(|frame| frame.payload[5] = 5)),
         case("kind 255", "reject_kind", with(|frame| frame.payload[5] = 255)),

@@ -2,7 +2,9 @@
 //! all that happens.
 
 use crate::support::{PATIENCE, cluster, downs, eventually, options, output_of, whole};
-use netft_common::wire::{DATA_TAG_LEN, HELLO_TAG_LEN, Handshake, Header, Heartbeat, NOISE_LEN, kind};
+use netft_common::wire::{
+    DATA_TAG_LEN, HELLO_TAG_LEN, Handshake, Header, Heartbeat, NOISE_LEN, VERSION, kind,
+};
 use netft_core::membership::HelloReject;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -320,7 +322,7 @@ fn of_legs(leg: &Message) -> Vec<Sort> {
         header.sequence += 1_000_000 + number;
     });
     sorts.header("legs of another version", "reject_version", |header, number| {
-        header.version = if number % 2 == 0 { 0 } else { 2 + (number % 250).to_le_bytes()[0] };
+        header.version = if number % 2 == 0 { 0 } else { VERSION + 1 + (number % 250).to_le_bytes()[0] };
     });
     sorts.header("legs of an unknown kind", "reject_kind", |header, number| {
         header.kind = 64 + (number % 128).to_le_bytes()[0];

@@ -13,6 +13,7 @@ mod fence;
 mod hostile;
 mod lifecycle;
 mod refusals;
+mod rotation;
 mod routes;
 mod sessions;
 mod support;

@@ -1,4 +1,5 @@
-//! Daemons of different releases: made by an option that has netftd speak other versions, whose messages are laid out alike.
+//! Daemons of different releases: made by an option that has netftd speak other versions. Version 1 is laid out as it is; 3 and later
+//! are laid out as 2.
 
 use crate::support::{PATIENCE, eventually, options, whole};
 use netft_userspace::control::Request;
@@ -27,6 +28,9 @@ fn a_cluster_is_upgraded_node_by_node_and_a_release_too_far_away_is_named() {
     start(&lab, "n2", "1-1");
     whole(&lab);
     assert_eq!((spoken(&lab, "n1", "n2"), spoken(&lab, "n2", "n1")), (Some(1), Some(1)));
+    let refused = lab.netft("n1", &["key", "rotate"]).unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("on n2, a release of netft runs"), "{told}");
     // Traffic crosses in the version of the older one, and in the next once both know it.
     let destination = adapter(&lab, "n2").unwrap().ipv4.into();
     let flow =

@@ -121,7 +121,7 @@ fn versions_kinds_and_lengths_are_judged() {
             _ => None,
         }
     };
-    assert_eq!(malformed(46, 2), Some(Malformed::Version));
+    assert_eq!(malformed(46, wire::VERSION + 1), Some(Malformed::Version));
     assert_eq!(malformed(47, 0), Some(Malformed::Kind));
     assert_eq!(malformed(47, 5), Some(Malformed::Kind));
     assert_eq!(malformed(39, 95), Some(Malformed::Truncated), "UDP length");
@@ -131,7 +131,7 @@ fn versions_kinds_and_lengths_are_judged() {
     for kind in [kind::HELLO, kind::DATA, kind::PROBE] {
         let mut bytes = plain4();
         bytes[47] = kind;
-        bytes[46] = 2;
+        bytes[46] = wire::VERSION + 1;
         let other = class(&bytes);
         assert_eq!(
             matches!(other, Class::Userspace(_)),

@@ -41,7 +41,7 @@ fn the_tables_are_the_structures() {
     documented!("## Heartbeat", Heartbeat: header initiator_sent_ns responder_sent_ns tick_age_ns vouch_index
         down_slot down_reason reserved tag);
     documented!("## Hello", Hello: header boot_nonce challenge echo sender_slot receiver_slot name site adapter_mac
-        adapter_mtu adapter_ipv4 endpoint_count reserved adapter_ipv6);
+        adapter_mtu adapter_ipv4 endpoint_count reserved adapter_ipv6 other_secret);
     documented!("### Endpoint", HelloEndpoint: address prefix_len flags interface mac mtu speed_mbps name);
     documented!("## Handshake", Handshake: header boot_nonce number step reserved noise);
     documented!("## Data", Data: header tag);

@@ -7,9 +7,10 @@
 use crate::dice::Dice;
 use crate::session::noise::builder;
 use crate::types::NodeId;
-use netft_common::wire::VERSION;
 use snow::{HandshakeState, TransportState};
 
+/// The version of what is said over connections; datagrams have versions of their own.
+const VERSION: u8 = 1;
 /// The longest sealed record, in bytes: that of Noise.
 pub const MAX_RECORD: usize = 65_535;
 /// What the seal of a record takes, in bytes.

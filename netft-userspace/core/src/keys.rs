@@ -37,6 +37,11 @@ impl Secret {
         }
         Ok(Self(bytes.to_vec()))
     }
+
+    /// A random one, as files have it: 64 hexadecimal digits.
+    pub fn of_random(random: &[u8; 32]) -> Self {
+        Self(random.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect())
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -78,6 +83,8 @@ pub struct SessionKeys {
     pub header: Directions<[u64; 2]>,
     /// Of data at the other levels: AES-256-GCM.
     pub data: Directions<[u8; 32]>,
+    /// Of the next cluster secret.
+    pub offer: Directions<[u8; 32]>,
 }
 
 impl fmt::Debug for SessionKeys {
@@ -102,16 +109,22 @@ impl SessionKeys {
             };
             Directions { send: key(own, peer), receive: key(peer, own) }
         };
-        let (mut send, mut receive) = ([0; 32], [0; 32]);
-        fill(b"netft 1 data", own, peer, &mut send);
-        fill(b"netft 1 data", peer, own, &mut receive);
+        let aes = |label: &[u8]| {
+            let key = |from, to| {
+                let mut key = [0; 32];
+                fill(label, from, to, &mut key);
+                key
+            };
+            Directions { send: key(own, peer), receive: key(peer, own) }
+        };
         Self {
             epoch: u32::from_le_bytes(epoch).max(1),
             version: VERSION,
             level,
             heartbeat: siphash(b"netft 1 heartbeat"),
             header: siphash(b"netft 1 header"),
-            data: Directions { send, receive },
+            data: aes(b"netft 1 data"),
+            offer: aes(b"netft 1 offer"),
         }
     }
 
@@ -127,10 +140,22 @@ impl SessionKeys {
     }
 }
 
+/// Names a cluster secret without giving it away; never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretId(pub u64);
+
+impl fmt::Display for SecretId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// Everything that the secret gives.
 #[derive(Clone)]
 pub struct Keyring {
+    id: SecretId,
     hello: Hmac<Sha256>,
+    proof: Hmac<Sha256>,
     session: [u8; 32],
     consensus: [u8; 32],
 }
@@ -145,11 +170,20 @@ impl Keyring {
     /// Of one cluster.
     pub fn new(secret: &Secret, cluster_id: u32) -> Self {
         let cluster = Hkdf::<Sha256>::new(Some(&cluster_id.to_le_bytes()), &secret.0);
-        let (mut hello, mut session, mut consensus) = ([0; 32], [0; 32], [0; 32]);
+        let [mut hello, mut proof, mut session, mut consensus] = [[0; 32]; 4];
         expand(&cluster, &[b"netft 1 hello"], &mut hello);
+        expand(&cluster, &[b"netft 1 proof"], &mut proof);
         expand(&cluster, &[b"netft 1 session"], &mut session);
         expand(&cluster, &[b"netft 1 consensus"], &mut consensus);
-        Self { hello: keyed(&hello), session, consensus }
+        let mut id = [0; 8];
+        expand(&cluster, &[b"netft 1 secret id"], &mut id);
+        let id = SecretId(u64::from_le_bytes(id).max(1));
+        Self { id, hello: keyed(&hello), proof: keyed(&proof), session, consensus }
+    }
+
+    /// Which secret it is of.
+    pub fn id(&self) -> SecretId {
+        self.id
     }
 
     /// The key that both ends of a handshake must have.
@@ -178,12 +212,72 @@ impl Keyring {
         self.hello_mac(source, destination, signed).verify_slice(tag).is_ok()
     }
 
+    /// Shows that `life` has this secret when it makes a hello with `sequence` that is signed with another one.
+    pub fn proof(&self, life: &Life, sequence: u64) -> u64 {
+        let tag = self.proof_mac(life, sequence).finalize().into_bytes();
+        u64::from_le_bytes([tag[0], tag[1], tag[2], tag[3], tag[4], tag[5], tag[6], tag[7]])
+    }
+
+    /// Whether it does, in constant time.
+    pub fn proven(&self, life: &Life, sequence: u64, proof: u64) -> bool {
+        let mac = self.proof_mac(life, sequence);
+        proof != 0 && mac.verify_truncated_left(&proof.to_le_bytes()).is_ok()
+    }
+
+    fn proof_mac(&self, life: &Life, sequence: u64) -> Hmac<Sha256> {
+        self.proof
+            .clone()
+            .chain_update(life.id.get().to_le_bytes())
+            .chain_update(life.boot_nonce)
+            .chain_update(sequence.to_le_bytes())
+    }
+
     fn hello_mac(&self, source: IpAddr, destination: IpAddr, signed: &[u8]) -> Hmac<Sha256> {
         self.hello
             .clone()
             .chain_update(address_bytes(source))
             .chain_update(address_bytes(destination))
             .chain_update(signed)
+    }
+}
+
+/// The keyring of the cluster secret; of two, while one takes the other's place.
+#[derive(Clone, Debug)]
+pub struct Keyrings {
+    /// What we sign with.
+    pub primary: Keyring,
+    /// What is accepted as well.
+    pub other: Option<Keyring>,
+}
+
+impl Keyrings {
+    /// That of a secret, if it is good now.
+    pub fn of(&self, id: SecretId) -> Option<&Keyring> {
+        std::iter::once(&self.primary).chain(&self.other).find(|ring| ring.id == id)
+    }
+
+    /// The other one than `id`, while there are two.
+    pub fn besides(&self, id: SecretId) -> Option<&Keyring> {
+        std::iter::once(&self.primary).chain(&self.other).find(|ring| ring.id != id)
+    }
+
+    /// The secret with which a hello or a handshake step was signed; `None` if it isn't authentic.
+    pub fn signer(
+        &self,
+        source: IpAddr,
+        destination: IpAddr,
+        signed: &[u8],
+        tag: &[u8; HELLO_TAG_LEN],
+    ) -> Option<SecretId> {
+        let mut rings = std::iter::once(&self.primary).chain(&self.other);
+        rings.find(|ring| ring.hello_authentic(source, destination, signed, tag)).map(Keyring::id)
+    }
+
+    /// The other one is signed with from now on, and this one still accepted.
+    pub fn swap(&mut self) {
+        if let Some(other) = &mut self.other {
+            std::mem::swap(&mut self.primary, other);
+        }
     }
 }
 
@@ -237,7 +331,11 @@ mod tests {
         assert_eq!((a.heartbeat.send, a.heartbeat.receive), (b.heartbeat.receive, b.heartbeat.send));
         assert_eq!((a.data.send, a.data.receive), (b.data.receive, b.data.send));
         assert_eq!((a.header.send, a.header.receive), (b.header.receive, b.header.send));
-        assert_ne!(a.data.send, a.data.receive);
+        assert_eq!((a.offer.send, a.offer.receive), (b.offer.receive, b.offer.send));
+        let long = [a.data.send, a.data.receive, a.offer.send, a.offer.receive];
+        for (at, key) in long.iter().enumerate() {
+            assert!(!long[..at].contains(key));
+        }
         let all = [a.heartbeat.send, a.heartbeat.receive, a.header.send, a.header.receive];
         for (at, key) in all.iter().enumerate() {
             assert!(!all[..at].contains(key));
@@ -262,6 +360,9 @@ mod tests {
         assert_ne!(base, *ring(b"0123456789abcdef", 8).session_psk());
         assert_ne!(base, *ring(b"0123456789abcdeF", 7).session_psk());
         assert_ne!(base, *ring(b"0123456789abcdef", 7).consensus_psk());
+        let id = ring(b"0123456789abcdef", 7).id();
+        assert_eq!(id, ring(b"0123456789abcdef", 7).id());
+        assert!(![ring(b"0123456789abcdef", 8).id(), ring(b"0123456789abcdeF", 7).id()].contains(&id));
     }
 
     #[test]
@@ -272,6 +373,19 @@ mod tests {
         assert!(ring.hello_authentic(a, b, b"hello", &tag));
         assert!(!ring.hello_authentic(b, a, b"hello", &tag));
         assert!(!ring.hello_authentic(a, b, b"hellO", &tag));
+    }
+
+    #[test]
+    fn only_who_has_a_secret_proves_it_and_only_for_one_hello() {
+        let (old, new) = (ring(b"0123456789abcdef", 7), ring(b"fedcba9876543210", 7));
+        let life = |id, byte| Life { id: node(id), boot_nonce: [byte; 16] };
+        let proof = new.proof(&life(1, 1), 5);
+        assert!(new.proven(&life(1, 1), 5, proof));
+        for forged in [old.proof(&life(1, 1), 5), new.id().0, proof ^ 1, 0] {
+            assert!(!new.proven(&life(1, 1), 5, forged));
+        }
+        assert!(!new.proven(&life(1, 1), 6, proof));
+        assert!(!new.proven(&life(2, 1), 5, proof) && !new.proven(&life(1, 2), 5, proof));
     }
 
     #[test]

@@ -23,7 +23,7 @@ struct Args {
     /// Only judge the configuration and the secret, start nothing
     #[arg(long)]
     check: bool,
-    /// For tests: speak other wire versions than this build's, as OLDEST-NEWEST; their messages are laid out alike
+    /// For tests: speak other wire versions than this build's, as OLDEST-NEWEST; versions to come are laid out as the newest
     #[arg(long, value_name = "VERSIONS", hide = true, value_parser = versions)]
     test_wire_versions: Option<Versions>,
 }

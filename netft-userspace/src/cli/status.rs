@@ -30,6 +30,9 @@ pub(super) fn text(status: &Status) -> String {
             ),
         );
     }
+    if let Some(rotation) = &daemon.key_rotation {
+        line("", format!("! {}", super::key::progress(rotation)));
+    }
     let site = node.site.as_ref().map(|site| format!(", site {site}")).unwrap_or_default();
     line("node", format!("{} (id {}){site}: {}", node.name, node.id, word(node.state)));
     line(

@@ -51,6 +51,8 @@ fn verbs_and_flags_are_understood() {
         "netft config show --json",
         "netft reload --dry-run",
         "netft key generate /tmp/x --force",
+        "netft key rotate --no-wait",
+        "netft key rotate --abort",
         "netft completions bash",
         "netft man /tmp/x",
         "netft init --cluster-id 7 --name n1 --id 1 --peer n2=10.0.0.2 --peer n3=10.0.0.3,fd00::3 --force",

@@ -30,6 +30,27 @@ pub enum WriteError {
     },
 }
 
+/// Behind the process id in a temporary file's name.
+const NEW: &str = ".new";
+
+/// Before it.
+fn temporary_prefix(file: &Path) -> String {
+    format!(".{}.", file.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Removes the temporary files that processes left beside `file` which were killed while they wrote it. Nobody may write it now.
+pub fn remove_temporary(file: &Path) {
+    let prefix = temporary_prefix(file);
+    let Some(entries) = file.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(NEW));
+        if process.is_some_and(|process| process.parse::<u32>().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Writes `bytes` to `file` with `mode`: into a temporary file beside it, synced, then put in place in one step.
 /// Makes the folder if there is none.
 pub fn write_new(file: &Path, bytes: &[u8], mode: u32, existing: Existing) -> Result<(), WriteError> {
@@ -39,8 +60,7 @@ pub fn write_new(file: &Path, bytes: &[u8], mode: u32, existing: Existing) -> Re
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).map_err(failed)?;
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}.new", std::process::id()));
+    let temporary = folder.join(format!("{}{}{NEW}", temporary_prefix(file), std::process::id()));
     let result = (|| {
         let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         new.write_all(bytes)?;

@@ -183,7 +183,12 @@ pub const KEYS: &[Key] = &[
         "Whether netftd logs which frames XDP refuses, from where and why; at most 20 lines a second.",
     ),
     key("control.socket", "\"/run/netft/control.sock\"", Restart, "The Unix socket that `netft` talks to."),
-    key("control.group", "", Restart, "Group that may use the socket besides root."),
+    key(
+        "control.group",
+        "",
+        Restart,
+        "Group that may use the socket besides root, except for `netft key rotate`.",
+    ),
     key("adapter.name", "\"netft0\"", Restart, "Name of the virtual adapter, at most 15 bytes."),
     key("paths.state", "\"/var/lib/netft\"", Restart, "Folder for what must outlive the daemon."),
     key(

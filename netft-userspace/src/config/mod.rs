@@ -6,6 +6,7 @@
 mod change;
 mod file;
 mod keys;
+mod next_secret;
 mod read;
 mod secret;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub use change::{Change, Effect, changes};
 pub use file::{Existing, WriteError, write_new};
 pub(crate) use keys::position;
 pub use keys::{Applies, KEYS, Key};
+pub use next_secret::{check_writable, keep_secret, load_next_secret, remove_leftovers};
 pub(crate) use read::own_host_name;
 pub use secret::{Secret, SecretError};
 pub use units::{format_duration, format_size, parse_duration, parse_size};

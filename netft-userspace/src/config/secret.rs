@@ -70,6 +70,17 @@ pub enum SecretError {
         /// What it has, white space at the end not counted.
         len: usize,
     },
+    /// The next secret, which netftd has written itself, is damaged.
+    #[error(
+        "{} is not as netftd writes it ({why}): if `netft status` on the other nodes shows no rotation, remove it; if it shows one, \
+         copy the file of that name from another node and set started_by and phase as there", .file.display()
+    )]
+    Next {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// Longer than a secret ever is.
     #[error("the cluster secret {} is longer than {MAX_LEN} bytes: is that the right file?", .0.display())]
     Long(PathBuf),
@@ -78,34 +89,7 @@ pub enum SecretError {
 impl Secret {
     /// Reads `file`, and refuses one that others can read, that isn't ours, or that is too short.
     pub fn load(file: &Path) -> Result<Self, SecretError> {
-        let read = |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::NotFound => SecretError::Missing(file.to_owned()),
-            _ => SecretError::Read { file: file.to_owned(), source },
-        };
-        let mut opened = std::fs::File::open(file).map_err(read)?;
-        // Asked of the open file, so nothing can be swapped in between.
-        let metadata = opened.metadata().map_err(read)?;
-        if !metadata.is_file() {
-            return Err(SecretError::NotAFile(file.to_owned()));
-        }
-        let mode = metadata.permissions().mode() & 0o7777;
-        if mode & 0o177 != 0 {
-            return Err(SecretError::Mode { file: file.to_owned(), mode });
-        }
-        // /proc/self belongs to the effective user: the one thing std has that tells it.
-        let us = std::fs::metadata("/proc/self").map_or(metadata.uid(), |m| m.uid());
-        if metadata.uid() != us {
-            return Err(SecretError::Owner { file: file.to_owned(), owner: metadata.uid(), us });
-        }
-        let mut bytes = Vec::new();
-        opened.by_ref().take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(read)?;
-        if bytes.len() as u64 > MAX_LEN {
-            return Err(SecretError::Long(file.to_owned()));
-        }
-        // An editor's newline at the end must not make another secret.
-        while bytes.last().is_some_and(u8::is_ascii_whitespace) {
-            bytes.pop();
-        }
+        let bytes = read_private(file)?;
         if bytes.len() < MIN_LEN {
             return Err(SecretError::Short { file: file.to_owned(), len: bytes.len() });
         }
@@ -116,7 +100,12 @@ impl Secret {
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut random = [0; 32];
         getrandom::fill(&mut random)?;
-        Ok(Self(random.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()))
+        Ok(Self::of_random(&random))
+    }
+
+    /// The same, of bytes that are random.
+    pub fn of_random(random: &[u8; 32]) -> Self {
+        Self(hex(random).into_bytes())
     }
 
     /// Writes it with mode 0600, whole or not at all.
@@ -130,4 +119,42 @@ impl Secret {
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is in a file that nobody else can read, without white space at its end.
+pub(super) fn read_private(file: &Path) -> Result<Vec<u8>, SecretError> {
+    let read = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => SecretError::Missing(file.to_owned()),
+        _ => SecretError::Read { file: file.to_owned(), source },
+    };
+    let mut opened = std::fs::File::open(file).map_err(read)?;
+    // Asked of the open file, so nothing can be swapped in between.
+    let metadata = opened.metadata().map_err(read)?;
+    if !metadata.is_file() {
+        return Err(SecretError::NotAFile(file.to_owned()));
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o177 != 0 {
+        return Err(SecretError::Mode { file: file.to_owned(), mode });
+    }
+    // /proc/self belongs to the effective user: the one thing std has that tells it.
+    let us = std::fs::metadata("/proc/self").map_or(metadata.uid(), |m| m.uid());
+    if metadata.uid() != us {
+        return Err(SecretError::Owner { file: file.to_owned(), owner: metadata.uid(), us });
+    }
+    let mut bytes = Vec::new();
+    opened.by_ref().take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > MAX_LEN {
+        return Err(SecretError::Long(file.to_owned()));
+    }
+    // An editor's newline at the end must not make another secret.
+    while bytes.last().is_some_and(u8::is_ascii_whitespace) {
+        bytes.pop();
+    }
+    Ok(bytes)
 }

@@ -58,6 +58,25 @@ pub enum Request {
         #[serde(default)]
         dry_run: bool,
     },
+    /// [`crate::listing::KeyRotate`].
+    RotateKey {
+        /// Give up the one that is under way.
+        #[serde(default)]
+        abort: bool,
+    },
+}
+
+impl Request {
+    /// Whether the user with this id may ask for it: what `control.group` is for is looking, and reading the configuration
+    /// again; the secret's file is root's alone. The error is a sentence.
+    pub fn permit(&self, user: u32) -> Result<(), String> {
+        match self {
+            Self::RotateKey { .. } if user != 0 => {
+                Err("only root may replace the cluster secret: run this as root".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A request as it crosses the socket.

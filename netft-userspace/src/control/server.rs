@@ -156,6 +156,8 @@ async fn accept(listener: UnixListener, asked: mpsc::Sender<Asked>) {
 
 /// Reads requests and writes answers until the other end leaves.
 async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) -> std::io::Result<()> {
+    // Who connected (SO_PEERCRED, unix(7)): asked of the kernel, once.
+    let user = stream.peer_cred()?.uid();
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -170,7 +172,7 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) -> std::io::Re
             let text = format!("a request is one line of at most {REQUEST_MAX} bytes");
             return send(&mut write, &refusal(&text)).await;
         }
-        let request = match parse(&line) {
+        let request = match parse(&line).and_then(|request| request.permit(user).map(|()| request)) {
             Ok(request) => request,
             Err(text) => {
                 send(&mut write, &refusal(&text)).await?;

@@ -127,3 +127,25 @@ fn no_daemon_is_one_sentence() {
     let error = Client::connect(Path::new("/nonexistent/control.sock")).unwrap_err().to_string();
     assert!(error.starts_with("netftd isn't running") && error.contains("systemctl start netftd"), "{error}");
 }
+
+#[test]
+fn only_root_replaces_the_cluster_secret() {
+    for abort in [false, true] {
+        let request = Request::RotateKey { abort };
+        assert_eq!(request.permit(0), Ok(()));
+        assert!(request.permit(1000).unwrap_err().contains("only root"));
+    }
+    for request in [Request::Status, Request::Reload { dry_run: false }] {
+        assert_eq!(request.permit(1000), Ok(()));
+    }
+}
+
+#[test]
+fn who_asks_is_known_from_the_kernel() {
+    let daemon = Daemon::start("who");
+    let reply = daemon.say("{\"version\":1,\"request\":\"rotate-key\",\"abort\":false}\n");
+    // /proc/self belongs to the effective user.
+    let us = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
+    assert_eq!(reply.contains("done"), us == 0, "{reply}");
+    assert_eq!(reply.contains("only root"), us != 0, "{reply}");
+}

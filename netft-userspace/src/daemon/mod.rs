@@ -6,6 +6,7 @@
 mod names;
 mod record;
 mod reload;
+mod rotate;
 mod show;
 mod start;
 
@@ -96,6 +97,10 @@ struct Daemon {
     started_ns: Nanos,
     adopted_routes: usize,
     stopping: bool,
+    /// Why secrets couldn't be written, since the last that could.
+    secret_failure: Option<String>,
+    /// Secrets on their way to the disk.
+    writing: Option<rotate::Writing>,
     watchdog: Option<Watchdog>,
 }
 
@@ -131,6 +136,7 @@ impl Daemon {
                     }
                 },
                 Some(asked) = requests.recv() => self.answer(asked).await,
+                kept = rotate::written(&mut self.writing) => self.secret_kept(kept),
                 () = tokio::time::sleep(sleep) => {}
                 _ = signals.hangup.recv() => {
                     if let Err(error) = self.reload(reload::Mode::Apply).await {
@@ -241,6 +247,10 @@ impl Daemon {
                 Ok(())
             }
             MembershipCommand::SetOwnAdapter(adapter) => self.engine.set_adapter(adapter).await,
+            MembershipCommand::KeepSecret(keep) => {
+                self.keep_secret(keep);
+                Ok(())
+            }
         };
         if let Err(error) = result {
             self.note(Note::Warning, "engine", "engine", &error.to_string());
@@ -363,6 +373,13 @@ impl Daemon {
                     Err(error) => refusal(&error),
                 }
             }
+            Request::RotateKey { abort } => {
+                let wish = if abort { rotate::Wish::Abort } else { rotate::Wish::Start };
+                match self.rotate_key(wish).await {
+                    Ok(document) => line(document),
+                    Err(error) => refusal(&error),
+                }
+            }
         };
         // Whoever asked may have gone: then nobody needs the answer.
         let _ = reply.send((answer, follow_on));
@@ -403,6 +420,10 @@ impl Daemon {
         self.drain().await;
         tokio::time::sleep(GOODBYE).await;
         self.drain().await;
+        // The next daemon must not read what this one still writes.
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.await;
+        }
         drop(self.server);
         self.engine.stop(StopMode::Clean).await.context("not everything could be removed")?;
         tracing::info!("stopped; nothing is left behind");

@@ -34,6 +34,7 @@ impl Daemon {
         self.engine.set_datapath(effective.datapath);
         self.record.limit(effective.event_history, effective.route_history);
         self.config = effective;
+        let _ = self.check_key_file();
         // Peers may have other addresses, which other local addresses lead to.
         self.introduce_interfaces();
         self.drain().await;

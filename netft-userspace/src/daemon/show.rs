@@ -3,9 +3,9 @@
 use super::Daemon;
 use crate::engine::XdpMode;
 use crate::listing::{
-    Adapter, AdapterStatus, Clock, Cluster, ConfigShow, Data, Endpoint, Engine, InterfaceStatus, Network,
-    NetworkState, Networks, Node, Nodes, RefusedWire, Route, Routes, Rtt, Session, Status, Tally, ThisNode,
-    Wire, us,
+    Adapter, AdapterStatus, Clock, Cluster, ConfigShow, Data, Endpoint, Engine, InterfaceStatus, KeyRotation,
+    Network, NetworkState, Networks, Node, Nodes, RefusedWire, Route, Routes, Rtt, Session, Status, Tally,
+    ThisNode, Wire, us,
 };
 use netft_core::detect::RouteView;
 use netft_core::membership::{EndpointView, OtherVersions, RouteInfo};
@@ -41,6 +41,8 @@ impl Daemon {
                 security_level: config.level,
                 other_levels: self.other_levels(),
                 outdated_levels: self.outdated_levels(),
+                secret: self.membership.secret().to_string(),
+                key_rotation: self.rotation(),
                 adopted_routes: self.adopted_routes,
             },
             wire: Wire {
@@ -95,6 +97,17 @@ impl Daemon {
             },
             counters: counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         }
+    }
+
+    /// The rotation of the cluster secret that is under way.
+    pub(super) fn rotation(&self) -> Option<KeyRotation> {
+        let rotation = self.membership.rotation()?;
+        Some(KeyRotation {
+            started_by: rotation.started_by,
+            phase: rotation.phase,
+            waits_for: rotation.waits_for,
+            secret: rotation.secret.to_string(),
+        })
     }
 
     /// Peers whose level differs from ours, as they said when keys were agreed on.

@@ -1,7 +1,7 @@
 //! From a configuration to a running daemon, or one sentence that says why not.
 
 use super::{Daemon, Watchdog};
-use crate::config::{Config, Secret, SecretError};
+use crate::config::{Config, Secret, SecretError, load_next_secret, remove_leftovers};
 use crate::control::{Asked, Server, ServerError};
 use crate::engine::{self, Engine, EngineError, EngineOptions, StopMode, XdpMode};
 use crate::netlink::{Monitor, NetlinkError};
@@ -62,10 +62,14 @@ pub fn check(config: &Config) -> Result<Secret, SecretError> {
 impl Daemon {
     /// Starts everything; requests from the control socket go to `asked`.
     pub(super) async fn start(config: Config, asked: mpsc::Sender<Asked>) -> Result<Self, StartError> {
-        let secret = check(&config)?;
+        check(&config)?;
         engine::check_privilege()?;
         Server::check_free(&config.socket)?;
         let lock = lock(&config.state_dir)?;
+        // Not before: a daemon that is about to end may write a moment longer. Nobody writes now but this one.
+        remove_leftovers(&config.key_file);
+        let secret = check(&config)?;
+        let next_secret = load_next_secret(&config.key_file)?;
         let mut monitor = Monitor::new(vec![config.adapter_name.clone()])?;
         let listing = monitor.next().await?;
         let seed =
@@ -101,6 +105,9 @@ impl Daemon {
         let adopted = engine.adopted_slots();
         let started_ns = crate::sys::boottime();
         membership.adopt(started_ns, &adopted);
+        if let Some(next) = next_secret {
+            membership.resume_rotation(next);
+        }
         engine.configure(config.detector());
         let names = super::Names::load(&config.state_dir);
         let record = super::Record::new(config.event_history, config.route_history);
@@ -129,9 +136,12 @@ impl Daemon {
             started_ns,
             adopted_routes: adopted.len(),
             stopping: false,
+            secret_failure: None,
+            writing: None,
             watchdog,
         };
         daemon.announce();
+        let _ = daemon.check_key_file();
         daemon.handle_interfaces(listing);
         // Somebody else's program on one interface must not keep the node out of the cluster: that is said, and the
         // others are used. On all of them, there is nothing to run for.

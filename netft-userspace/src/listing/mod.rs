@@ -9,8 +9,8 @@ mod tests;
 mod time;
 
 pub use status::{
-    AdapterStatus, Cluster, Counters, Daemon, Data, Engine, InterfaceStatus, RefusedWire, Rtt, RttBucket,
-    Status, Tally, ThisNode, Wire,
+    AdapterStatus, Cluster, Counters, Daemon, Data, Engine, InterfaceStatus, KeyRotation, RefusedWire, Rtt,
+    RttBucket, Status, Tally, ThisNode, Wire,
 };
 pub use time::{Clock, format_time, parse_time, unix_now_ns};
 
@@ -309,6 +309,17 @@ pub struct Reload {
     pub applied: bool,
     /// What differs.
     pub changes: Vec<Change>,
+}
+
+/// `netft key rotate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRotate {
+    /// The file of the secret.
+    pub file: String,
+    /// Names the secret that is wanted.
+    pub secret: String,
+    /// What is under way; `None` after it was aborted, and when it is over.
+    pub rotation: Option<KeyRotation>,
 }
 
 /// A refusal.

@@ -3,6 +3,7 @@
 use super::Adapter;
 use crate::engine::{DataThread, PathReport, Wait, XdpMode};
 use netft_core::carry::Policy;
+use netft_core::membership::Phase;
 use netft_core::types::{Level, LinkState, NodeState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -81,6 +82,10 @@ pub struct Daemon {
     pub other_levels: BTreeMap<String, Level>,
     /// Peers, by name, to which this node itself still sends at another level, until there are new keys.
     pub outdated_levels: BTreeMap<String, Level>,
+    /// Names the cluster secret that it signs with: 16 hexadecimal digits, which don't give it away.
+    pub secret: String,
+    /// While the secret is being replaced.
+    pub key_rotation: Option<KeyRotation>,
     /// Routes taken over from an earlier daemon at the start.
     pub adopted_routes: usize,
 }
@@ -107,6 +112,20 @@ pub struct RefusedWire {
     pub oldest: u8,
     /// The newest.
     pub newest: u8,
+}
+
+/// A replacement of the cluster secret that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRotation {
+    /// Name of the node where it was started.
+    pub started_by: String,
+    /// How far this node is: `offered` (it accepts both secrets, and signs with the old one), `switched` (it signs with the
+    /// new one).
+    pub phase: Phase,
+    /// Peers that must get as far first.
+    pub waits_for: Vec<String>,
+    /// Names the new secret.
+    pub secret: String,
 }
 
 /// The detection thread.

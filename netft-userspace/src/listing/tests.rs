@@ -1,6 +1,7 @@
 //! Snapshots: what `docs/json.md` promises, to the letter. A test that fails here means that the contract changes.
 
 use super::*;
+use netft_core::membership::Phase;
 use serde_json::{Value, json};
 
 /// `document` comes out as `expected`, and back.
@@ -197,6 +198,13 @@ fn status_is_as_documented() {
             security_level: Level::Signed,
             other_levels: BTreeMap::from([("n2".into(), Level::Clear)]),
             outdated_levels: BTreeMap::from([("n3".into(), Level::Clear)]),
+            secret: "00c0ffee00c0ffee".into(),
+            key_rotation: Some(KeyRotation {
+                started_by: "n2".into(),
+                phase: Phase::Offered,
+                waits_for: vec!["n3".into()],
+                secret: "0badcafe0badcafe".into(),
+            }),
             adopted_routes: 0,
         },
         wire: Wire {
@@ -253,7 +261,9 @@ fn status_is_as_documented() {
             "node": { "name": "n1", "id": 1, "site": null, "state": "up" },
             "daemon": { "version": "0.1.0", "pid": 12, "started": "2026-11-22T06:15:20.000000Z", "uptime_s": 3,
                         "config_file": "/etc/netft/netft.toml", "security_level": "signed", "other_levels": { "n2": "clear" },
-                        "outdated_levels": { "n3": "clear" }, "adopted_routes": 0 },
+                        "outdated_levels": { "n3": "clear" }, "secret": "00c0ffee00c0ffee",
+                        "key_rotation": { "started_by": "n2", "phase": "offered", "waits_for": ["n3"], "secret": "0badcafe0badcafe" },
+                        "adopted_routes": 0 },
             "wire": { "oldest": 1, "newest": 2,
                       "refused": [{ "node": "n3", "address": "fd77:1::3", "oldest": 3, "newest": 4 }] },
             "engine": { "wait": "sleep", "priority": 60, "priority_configured": 60, "cpus": [1], "loops": 9,

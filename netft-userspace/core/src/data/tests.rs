@@ -28,6 +28,7 @@ fn keys_at(end: u16, epoch: u32, levels: (Level, Level)) -> SessionKeys {
         heartbeat: words,
         header: words,
         data,
+        offer: data,
     }
 }
 
@@ -194,7 +195,7 @@ fn each_wrong_field_has_its_reason() {
     };
     assert_eq!(reject(|h| h.magic = 0), DataReject::Malformed);
     assert_eq!(reject(|h| h.kind = wire::kind::HELLO), DataReject::Malformed);
-    assert_eq!(reject(|h| h.version = 2), DataReject::Version);
+    assert_eq!(reject(|h| h.version ^= 1), DataReject::Version);
     assert_eq!(reject(|h| h.cluster_id = 8), DataReject::OtherCluster);
     assert_eq!(reject(|h| h.destination = 3), DataReject::Destination);
     assert_eq!(reject(|h| h.source = 3), DataReject::Source);

@@ -6,20 +6,23 @@
 //! than it had, so that the next one can be fresh; what isn't authentic is counted.
 
 use super::machine::Membership;
-use super::peer::{Announcement, Endpoint, Peer, RouteKey, Session};
+use super::peer::{Announcement, Endpoint, KeyFile, Peer, RouteKey, Session, Told};
 use super::speaker::Form;
 use super::{Adapter, HelloReject, MembershipEvent};
-use crate::keys::{Life, lives};
+use crate::keys::{Life, SecretId, lives};
 use crate::session::{Exchange, LiveKeys, Part};
 use crate::types::{Nanos, NodeId, RouteState};
 use netft_common::hello::{self, HelloError, HelloView, text};
 use netft_common::map::MAX_SLOTS;
-use netft_common::wire::{HELLO_TAG_LEN, Hello, NO_SLOT, Versions, flags};
+use netft_common::wire::{HELLO_TAG_LEN, Hello, NO_SLOT, SECRETS_VERSION, Versions, flags};
 use std::net::IpAddr;
 
 /// How much older than the newest hello of a session one may be and still tell a slot that was unknown: hellos on
 /// several routes overtake each other.
 const OVERTAKEN_NS: Nanos = 1_000_000_000;
+/// How much further than time sequences may be since the last fresh hello, unless this one is fresh: one that somebody with the
+/// secret made up elsewhere must not make us deaf to the real ones.
+const JUMP_NS: Nanos = 2_000_000_000;
 
 /// An authentic hello and where it came from.
 struct Incoming<'a> {
@@ -31,6 +34,7 @@ struct Incoming<'a> {
     len: usize,
     versions: Versions,
     said: Announcement,
+    told: Told,
 }
 
 impl Incoming<'_> {
@@ -58,8 +62,13 @@ impl Membership {
             view => view?,
         };
         let header = view.hello.header;
-        self.authenticate(now, &RouteKey { local, remote }, header.cluster_id, view.signed, view.tag)?;
+        let way = RouteKey { local, remote };
+        let signs = self.authenticate(now, &way, header.cluster_id, view.signed, view.tag)?;
         let id = NodeId::new(header.source).ok_or(HelloReject::Malformed)?;
+        let versions = Versions::from_slot(header.slot).ok_or(HelloReject::Malformed)?;
+        let secrets = |version| version >= SECRETS_VERSION;
+        // Whoever could prove another secret, but greets as if we were of the release before, hasn't said that there is none.
+        let proves = secrets(header.version) || !self.config.versions.common(versions).is_some_and(secrets);
         let incoming = Incoming {
             local,
             remote,
@@ -67,8 +76,17 @@ impl Membership {
             name: text(&view.hello.name).ok_or(HelloReject::Malformed)?,
             hello: view.hello,
             len: bytes.len(),
-            versions: Versions::from_slot(header.slot).ok_or(HelloReject::Malformed)?,
+            versions,
             said: announcement(&view)?,
+            told: Told {
+                signs,
+                proof: proves.then_some(view.hello.other_secret),
+                key_file: match header.flags & flags::FIXED_SECRET {
+                    0 => KeyFile::Writable,
+                    _ => KeyFile::Fixed,
+                },
+                sequence: header.sequence,
+            },
         };
         if id == self.config.id {
             return Err(self.own_id(now, &incoming));
@@ -81,7 +99,7 @@ impl Membership {
         self.converse(now, &peer, incoming)
     }
 
-    /// Whether a message is of this cluster and made by who knows its secret.
+    /// Whether a message is of this cluster and made by who knows its secret: which one, while there are two.
     pub(super) fn authenticate(
         &mut self,
         now: Nanos,
@@ -89,17 +107,17 @@ impl Membership {
         cluster_id: u32,
         signed: &[u8],
         tag: &[u8; HELLO_TAG_LEN],
-    ) -> Result<(), HelloReject> {
+    ) -> Result<SecretId, HelloReject> {
         let (from, own) = (way.remote, self.config.cluster_id);
         if cluster_id != own {
             self.tell_configured(now, MembershipEvent::OtherCluster { from, cluster_id, own }, from);
             return Err(HelloReject::OtherCluster);
         }
-        if !self.speaker.keyring.hello_authentic(from, way.local, signed, tag) {
+        let signer = self.speaker.keyrings.signer(from, way.local, signed, tag);
+        if signer.is_none() {
             self.tell_configured(now, MembershipEvent::WrongSecret { from }, from);
-            return Err(HelloReject::Tag);
         }
-        Ok(())
+        signer.ok_or(HelloReject::Tag)
     }
 
     fn own_id(&mut self, now: Nanos, incoming: &Incoming<'_>) -> HelloReject {
@@ -163,10 +181,13 @@ impl Membership {
         if !fresh {
             // A stale challenge is not worth an answer: the next greeting starts over.
             if !challenge_only && peer.answers.take(now) {
-                let form =
-                    if self.speaker.full_len() <= incoming.len { Form::Full } else { Form::ChallengeOnly };
-                let echo = incoming.hello.challenge;
-                self.speaker.say(now, peer, incoming.local, incoming.remote, echo, form);
+                // In the version of the question: another one's answer may be longer.
+                let version = incoming.hello.header.version;
+                let fits = self.speaker.full_len(version) <= incoming.len;
+                let form = if fits { Form::Answer(version) } else { Form::ChallengeOnly(version) };
+                // With what it signs itself: it may have lost what it had before.
+                let (echo, secret) = (incoming.hello.challenge, incoming.told.signs);
+                self.speaker.say(now, peer, &incoming.key(), echo, form, secret);
             }
             return Err(HelloReject::Unfresh);
         }
@@ -175,8 +196,8 @@ impl Membership {
             self.renew_challenge(name);
             let peer = self.peers.get_mut(name).ok_or(HelloReject::UnknownNode)?;
             if peer.replies.take(now) {
-                let echo = incoming.hello.challenge;
-                self.speaker.say(now, peer, incoming.local, incoming.remote, echo, Form::Full);
+                let (echo, secret) = (incoming.hello.challenge, incoming.told.signs);
+                self.speaker.say(now, peer, &incoming.key(), echo, Form::Full, secret);
             }
             return Ok(());
         }
@@ -230,8 +251,11 @@ impl Membership {
             heard: key,
             versions: incoming.versions,
             newest_sequence: hello.header.sequence,
+            fresh: (hello.header.sequence, now),
             echo: hello.challenge,
             leaving,
+            told: incoming.told,
+            offer_sequence: hello.header.sequence,
             said: incoming.said,
         });
         (peer.greetings, peer.suspect) = (0, None);
@@ -246,6 +270,7 @@ impl Membership {
         });
         self.refresh_peer(now, name);
         self.hear_epoch(now, name, &hello.header);
+        self.rotate_on(now);
         self.learn_slot(now, name, key, &hello);
         let Some(peer) = self.peers.get_mut(name) else { return };
         for route in peer.routes.values_mut() {
@@ -253,7 +278,8 @@ impl Membership {
         }
         if !peer.routes.contains_key(&key) {
             // No route will carry our echo to it: it must come the way the hello came.
-            self.speaker.say(now, peer, key.local, key.remote, hello.challenge, Form::Full);
+            let secret = self.speaker.secret_for(peer.session.as_ref());
+            self.speaker.say(now, peer, &key, hello.challenge, Form::Full, secret);
         }
     }
 
@@ -275,10 +301,22 @@ impl Membership {
                 Err(HelloReject::Old)
             };
         }
+        let (sequence, at_ns) = session.fresh;
+        let limit = sequence.saturating_add(now.saturating_sub(at_ns)).saturating_add(JUMP_NS);
+        if fresh {
+            session.fresh = (hello.header.sequence, now);
+        } else if hello.header.sequence > limit {
+            return Err(HelloReject::Unfresh);
+        }
         session.newest_sequence = hello.header.sequence;
         session.echo = hello.challenge;
         session.heard = key;
         session.versions = incoming.versions;
+        let secret = self.speaker.secret_for(Some(&*session));
+        session.told = incoming.told;
+        if self.speaker.secret_for(Some(&*session)) != secret {
+            session.exchange.rebind(now);
+        }
         let leaving = incoming.has(flags::LEAVING);
         if session.leaving != leaving {
             session.leaving = leaving;
@@ -297,6 +335,7 @@ impl Membership {
             self.renew_challenge(name);
         }
         self.hear_epoch(now, name, &hello.header);
+        self.rotate_on(now);
         if changed {
             self.refresh_peer(now, name);
         }
@@ -309,7 +348,10 @@ impl Membership {
         if (asked || misled) && !leaving && peer.replies.take(now) {
             match peer.routes.get_mut(&key) {
                 Some(route) => route.next_hello_ns = now,
-                None => self.speaker.say(now, peer, key.local, key.remote, hello.challenge, Form::Full),
+                None => {
+                    let secret = self.speaker.secret_for(peer.session.as_ref());
+                    self.speaker.say(now, peer, &key, hello.challenge, Form::Full, secret);
+                }
             }
         }
         Ok(())

@@ -183,6 +183,24 @@ pub enum MembershipEvent {
         /// Which limit, as a clause.
         reason: &'static str,
     },
+    /// This node has another cluster secret beside the one that it signs with.
+    SecretOffered {
+        /// Name of the node where the rotation was started.
+        by: String,
+    },
+    /// This node signs with the other secret now.
+    SecretSwitched,
+    /// The other secret is the only one now.
+    SecretReplaced,
+    /// The other secret was given up.
+    RotationAborted,
+    /// A second rotation was started while one was under way; it was ignored.
+    RotationContested {
+        /// Where the one under way was started.
+        by: String,
+        /// Where the second was.
+        other: String,
+    },
     /// Slots of the previous daemon were taken over.
     RoutesAdopted {
         /// How many.
@@ -225,6 +243,11 @@ impl MembershipEvent {
             Self::AdapterChanged { .. } => "adapter-changed",
             Self::AddressConflict { .. } => "address-conflict",
             Self::LimitReached { .. } => "limit-reached",
+            Self::SecretOffered { .. } => "secret-offered",
+            Self::SecretSwitched => "secret-switched",
+            Self::SecretReplaced => "secret-replaced",
+            Self::RotationAborted => "rotation-aborted",
+            Self::RotationContested { .. } => "rotation-contested",
             Self::RoutesAdopted { .. } => "routes-adopted",
         }
     }
@@ -255,6 +278,11 @@ impl MembershipEvent {
             | Self::WrongSecret { from } => from.to_string(),
             Self::AdapterChanged { .. } => "netft0".to_owned(),
             Self::LimitReached { subject, .. } => subject.clone(),
+            Self::SecretOffered { .. }
+            | Self::SecretSwitched
+            | Self::SecretReplaced
+            | Self::RotationAborted
+            | Self::RotationContested { .. } => "secret".to_owned(),
             Self::RoutesAdopted { .. } => "routes".to_owned(),
         }
     }
@@ -390,6 +418,27 @@ impl fmt::Display for MembershipEvent {
                  give one of the two another address, or exclude the network with role = 0"
             ),
             Self::LimitReached { subject, reason } => write!(f, "{subject}: {reason}"),
+            Self::SecretOffered { by } => write!(
+                f,
+                "{by} has started to replace the cluster secret: both are accepted here now, and the old one is signed with"
+            ),
+            Self::SecretSwitched => {
+                write!(
+                    f,
+                    "every node has the new cluster secret: this one signs with it now, and still accepts the old one"
+                )
+            }
+            Self::SecretReplaced => {
+                write!(f, "every node signs with the new cluster secret: the old one is refused from now on")
+            }
+            Self::RotationAborted => {
+                write!(f, "the new cluster secret was given up where it came from: the old one stays")
+            }
+            Self::RotationContested { by, other } => write!(
+                f,
+                "{other} wants to replace the cluster secret while the replacement that {by} has started is under way; it is \
+                 ignored: run `netft key rotate --abort` on one of the two"
+            ),
             Self::RoutesAdopted { count } => {
                 write!(f, "took over {count} routes from the previous daemon without interruption")
             }

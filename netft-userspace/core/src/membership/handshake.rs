@@ -4,11 +4,10 @@ use super::machine::Membership;
 use super::peer::RouteKey;
 use super::{HelloReject, MembershipCommand, MembershipEvent};
 use crate::keys::Life;
-use crate::session::{Agreement, Heard, LiveKeys, Step, Wish};
+use crate::session::{Agreement, Heard, LiveKeys, OFFER, Step, Wish};
 use crate::types::{Nanos, NodeId};
 use netft_common::handshake;
 use netft_common::wire::{Header, flags};
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Handshakes, counted.
@@ -45,7 +44,7 @@ impl Membership {
         let view = handshake::decode(bytes, self.config.versions)?;
         let (message, header) = (view.message, view.message.header);
         let way = RouteKey { local, remote };
-        self.authenticate(now, &way, header.cluster_id, view.signed, view.tag)?;
+        let secret = self.authenticate(now, &way, header.cluster_id, view.signed, view.tag)?;
         let id = NodeId::new(header.source).ok_or(HelloReject::Malformed)?;
         if id == self.config.id {
             return Err(HelloReject::Reflected);
@@ -58,9 +57,26 @@ impl Membership {
         let peer = self.peers.get_mut(&name).ok_or(HelloReject::StepUnexpected)?;
         let session = peer.session.as_mut().filter(|session| session.life == life);
         let session = session.ok_or(HelloReject::StepUnexpected)?;
+        if message.step == OFFER {
+            if message.number != header.sequence {
+                return Err(HelloReject::Malformed);
+            }
+            if header.sequence <= session.offer_sequence {
+                return Err(HelloReject::StepOld);
+            }
+            let offer = session.exchange.open_offer(
+                (header.key_epoch, header.version),
+                message.number,
+                &message.noise,
+            );
+            let offer = offer.ok_or(HelloReject::StepNoise)?;
+            session.offer_sequence = header.sequence;
+            return self.take_offer(now, &name, &offer);
+        }
+        let keyring = self.speaker.keyrings.of(secret).ok_or(HelloReject::Tag)?;
         let agreement = Agreement {
             cluster_id: self.config.cluster_id,
-            psk: self.speaker.keyring.session_psk(),
+            psk: keyring.session_psk(),
             own: self.speaker.life,
             peer: session.life,
             version: header.version,
@@ -82,7 +98,7 @@ impl Membership {
         }
         if let Ok(Some(answer)) = &answer {
             self.handshakes.answered += 1;
-            self.speaker.hand(now, id, &way, peer.routes.get(&way), answer);
+            self.speaker.hand(now, id, &way, peer.routes.get(&way), answer, secret);
         }
         self.follow_keys(now, &name, before);
         answer?;
@@ -121,19 +137,20 @@ impl Membership {
                 continue;
             };
             let Some(version) = self.config.versions.common(session.versions) else { continue };
+            let secret = self.speaker.secret_for(Some(&*session));
+            let Some(keyring) = self.speaker.keyrings.of(secret) else { continue };
             let agreement = Agreement {
                 cluster_id: self.config.cluster_id,
-                psk: self.speaker.keyring.session_psk(),
+                psk: keyring.session_psk(),
                 own: self.speaker.life,
                 peer: session.life,
                 version,
             };
             let Some(step) = session.exchange.poll(now, &agreement, &mut self.dice) else { continue };
             self.handshakes.started += 1;
-            let ways: BTreeSet<RouteKey> =
-                peer.routes.keys().copied().chain(std::iter::once(session.heard)).collect();
-            for way in ways {
-                self.speaker.hand(now, session.life.id, &way, peer.routes.get(&way), &step);
+            let id = session.life.id;
+            for way in peer.ways() {
+                self.speaker.hand(now, id, &way, peer.routes.get(&way), &step, secret);
             }
         }
     }

@@ -5,6 +5,7 @@ use super::handshake::Handshakes;
 use super::local::Local;
 use super::notices::Notices;
 use super::peer::{Endpoint, Peer, RouteKey};
+use super::rotation::Rotation;
 use super::slots::Slots;
 use super::speaker::{Form, Speaker};
 use super::versions::Others;
@@ -45,6 +46,7 @@ pub struct Membership {
     pub(super) accepted: u64,
     pub(super) rejected: [u64; HelloReject::COUNT],
     pub(super) handshakes: Handshakes,
+    pub(super) rotation: Rotation,
     pub(super) commands: VecDeque<MembershipCommand>,
     pub(super) events: VecDeque<MembershipEvent>,
     pub(super) dice: Dice,
@@ -81,6 +83,7 @@ impl Membership {
             accepted: 0,
             rejected: [0; HelloReject::COUNT],
             handshakes: Handshakes::default(),
+            rotation: Rotation::default(),
             commands: VecDeque::new(),
             events: VecDeque::new(),
             dice: Dice::new(random),
@@ -150,6 +153,7 @@ impl Membership {
         }
         self.expire_keys(now);
         self.give_up_absent(now);
+        self.rotate_on(now);
         self.speak(now);
     }
 
@@ -214,6 +218,8 @@ impl Membership {
         }
         self.config = config;
         self.set_security(now);
+        // Who was removed isn't waited for.
+        self.rotate_on(now);
         self.refresh(now);
         self.speak(now);
         Ok(())
@@ -266,7 +272,7 @@ impl Membership {
         }
         let peers = self.peers.values().map(Peer::timeout_ns).min().unwrap_or(Nanos::MAX);
         let own = self.local.timeout_ns().min(self.adopted.timeout_ns()).min(self.retry_at_ns);
-        peers.min(own).min(self.absence_timeout_ns())
+        peers.min(own).min(self.absence_timeout_ns()).min(self.rotation.timeout_ns())
     }
 
     /// The configuration in force.
@@ -309,6 +315,7 @@ impl Membership {
         }
         for peer in self.peers.values_mut() {
             let echo = peer.session.as_ref().map_or(0, |session| session.echo);
+            let secret = self.speaker.secret_for(peer.session.as_ref());
             let due: Vec<RouteKey> = peer
                 .routes
                 .iter()
@@ -316,7 +323,7 @@ impl Membership {
                 .map(|(key, _)| *key)
                 .collect();
             for key in due {
-                self.speaker.say(now, peer, key.local, key.remote, echo, Form::Full);
+                self.speaker.say(now, peer, &key, echo, Form::Full, secret);
                 let pace = peer.pace();
                 if let Some(route) = peer.routes.get_mut(&key) {
                     route.hello_sent(now, pace);
@@ -335,13 +342,14 @@ impl Membership {
             let adopted = adopted.map(|(_, slot)| RouteKey { local: slot.local(), remote: slot.remote() });
             for key in configured.chain(adopted).collect::<BTreeSet<_>>() {
                 if key.local != key.remote && !peer.routes.contains_key(&key) {
-                    self.speaker.say(now, peer, key.local, key.remote, echo, Form::Full);
+                    self.speaker.say(now, peer, &key, echo, Form::Full, secret);
                 }
             }
             peer.greeted(now);
         }
         // Behind the hellos: they may be what makes the other end ready for it.
         self.start_handshakes(now);
+        self.offer_secret(now);
     }
 }
 

@@ -15,6 +15,7 @@ mod notices;
 mod pairs;
 mod peer;
 mod reconcile;
+mod rotation;
 mod slots;
 mod speaker;
 mod versions;
@@ -26,6 +27,8 @@ mod tests;
 pub use error::{HelloReject, ReconfigureError};
 pub use event::{AdapterYield, MembershipEvent};
 pub use machine::Membership;
+pub use peer::KeyFile;
+pub use rotation::{Keep, Next, NotKept, Phase, RotationRefused, RotationView};
 pub use versions::OtherVersions;
 pub use view::{EndpointView, KeysView, NetworkView, PeerView, RouteInfo};
 
@@ -203,6 +206,8 @@ pub enum MembershipCommand {
     RemovePeerAdapter(NodeId),
     /// This node's own `netft0` must have this identity and MTU.
     SetOwnAdapter(Adapter),
+    /// Write this so that it is found again after any crash, then say so ([`Membership::secret_kept`]).
+    KeepSecret(Keep),
 }
 
 /// A route to install.

@@ -2,7 +2,7 @@
 
 use super::{Adapter, EndpointView, Interface, PeerConfig, RouteInstall};
 use crate::bucket::Bucket;
-use crate::keys::Life;
+use crate::keys::{Keyring, Life, SecretId};
 use crate::networks::{Attachment, Subnet};
 use crate::session::{Exchange, LiveKeys};
 use crate::types::{
@@ -11,7 +11,7 @@ use crate::types::{
 use netft_common::hello::{field, link_flags, text};
 use netft_common::map::SlotConfig;
 use netft_common::wire::{HelloEndpoint, NO_SLOT, Versions, endpoint_flags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// An endpoint of this node or of a peer.
@@ -165,6 +165,28 @@ pub struct Announcement {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// What a hello says of cluster secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What it is signed with.
+    pub signs: SecretId,
+    /// Proves another one, 0 = there is none. `None` = it can't say, in a version older than both speak.
+    pub proof: Option<u64>,
+    /// Whether its sender can write another one down.
+    pub key_file: KeyFile,
+    /// The hello's sequence.
+    pub sequence: u64,
+}
+
+/// Whether a node can write another secret down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFile {
+    /// It can.
+    Writable,
+    /// It can't.
+    Fixed,
+}
+
 /// What is shared with one life of a peer. It begins with a fresh hello; keys follow.
 #[derive(Debug)]
 pub struct Session {
@@ -182,15 +204,33 @@ pub struct Session {
     pub versions: Versions,
     /// Highest hello sequence accepted.
     pub newest_sequence: u64,
+    /// Sequence of the newest fresh hello, and when it came.
+    pub fresh: (u64, Nanos),
     /// The peer's newest challenge, which our hellos echo.
     pub echo: u64,
     /// It said goodbye.
     pub leaving: bool,
+    /// What its newest hello said of cluster secrets.
+    pub told: Told,
+    /// Sequence of the newest offer of another secret.
+    pub offer_sequence: u64,
     /// What it said of itself.
     pub said: Announcement,
 }
 
 impl Session {
+    /// Whether the peer has that secret, and finds it again after a restart. Nobody can say so for it who hasn't.
+    pub fn has(&self, ring: &Keyring) -> bool {
+        let told = &self.told;
+        let proven = |proof| ring.proven(&self.life, told.sequence, proof);
+        told.signs == ring.id() || told.proof.is_some_and(proven)
+    }
+
+    /// Whether the peer has said that it doesn't have that secret. It may have said neither.
+    pub fn lacks(&self, ring: &Keyring) -> bool {
+        self.told.proof.is_some() && !self.has(ring)
+    }
+
     /// When a handshake or the keys need attention. Who says goodbye needs no new keys.
     pub fn timeout_ns(&self) -> Nanos {
         if self.leaving { Nanos::MAX } else { self.exchange.timeout_ns() }
@@ -341,6 +381,11 @@ impl Peer {
     pub fn pace(&self) -> Pace {
         let telling = self.session.as_ref().is_some_and(|session| session.exchange.is_telling());
         if telling { Pace::Hurried } else { Pace::Calm }
+    }
+
+    /// Every way to it: its routes, and where it was heard.
+    pub fn ways(&self) -> BTreeSet<RouteKey> {
+        self.routes.keys().copied().chain(self.session.as_ref().map(|session| session.heard)).collect()
     }
 
     /// Whether a route to it is up.

@@ -1,31 +1,35 @@
 //! This node's voice: makes hellos and handshake messages.
 
-use super::peer::{Endpoint, Peer, Route, RouteKey, Session};
+use super::peer::{Endpoint, KeyFile, Peer, Route, RouteKey, Session};
 use super::{Adapter, HelloTransmit, MembershipConfig};
-use crate::keys::{Keyring, Life};
-use crate::session::{Step, Wish};
+use crate::keys::{Keyring, Keyrings, Life, SecretId};
+use crate::session::{OFFER, Offer, Step, Wish};
 use crate::types::{Nanos, NodeId};
 use netft_common::hello::{self, field};
 use netft_common::wire::{
     self, Handshake, Header, Hello, HelloEndpoint, MAX_ENDPOINTS, NAME_LEN, NO_SLOT, Versions, flags, kind,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-/// How much a hello says.
+/// How much a hello says, and in which version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Everything.
+    /// Everything, in the newest that both speak; to somebody unknown in our oldest, which most can read.
     Full,
-    /// Identity and challenge.
-    ChallengeOnly,
+    /// Everything, in this one.
+    Answer(u8),
+    /// Identity and challenge, in this one.
+    ChallengeOnly(u8),
 }
 
 /// Who this node is, and what it has still to say.
 #[derive(Debug)]
 pub struct Speaker {
-    /// Everything the secret gives.
-    pub keyring: Keyring,
+    /// Everything the secret gives, or two of them.
+    pub keyrings: Keyrings,
+    /// Whether another secret could be written down.
+    pub key_file: KeyFile,
     /// Own id and boot nonce.
     pub life: Life,
     /// Own `netft0`.
@@ -45,7 +49,8 @@ impl Speaker {
     /// Silent at first.
     pub fn new(config: &MembershipConfig, keyring: Keyring, life: Life, adapter: Adapter) -> Self {
         Self {
-            keyring,
+            keyrings: Keyrings { primary: keyring, other: None },
+            key_file: KeyFile::Writable,
             life,
             adapter,
             leaving: false,
@@ -75,25 +80,41 @@ impl Speaker {
     }
 
     /// Length of a full hello.
-    pub fn full_len(&self) -> usize {
-        hello::MIN_LEN + size_of_val(self.endpoints.as_slice())
+    pub fn full_len(&self, version: u8) -> usize {
+        hello::len(version, self.endpoints.len())
     }
 
-    /// Queues a hello to `peer` from `local` to `remote`. `echo` is the challenge it answers, 0 if none.
-    pub fn say(&mut self, now: Nanos, peer: &Peer, local: IpAddr, remote: IpAddr, echo: u64, form: Form) {
-        let route = peer.routes.get(&RouteKey { local, remote });
+    /// What is signed with for a peer: it may have only one of two secrets, not that which others get.
+    pub fn secret_for(&self, session: Option<&Session>) -> SecretId {
+        let Keyrings { primary, other } = &self.keyrings;
+        match (other, session) {
+            (Some(other), Some(session)) if session.told.signs == other.id() && !session.has(primary) => {
+                other.id()
+            }
+            _ => primary.id(),
+        }
+    }
+
+    /// Queues a hello to `peer`, signed with `secret`. `echo` is the challenge it answers, 0 if none.
+    pub fn say(&mut self, now: Nanos, peer: &Peer, way: &RouteKey, echo: u64, form: Form, secret: SecretId) {
+        let route = peer.routes.get(way);
         let session = peer.session.as_ref();
         // An answer to a hello of another life of the peer, which may have another id, goes to nobody by number.
         let known = session.filter(|session| session.echo == echo);
-        // In the newest version that both speak; to somebody unknown in our oldest, which most can read.
         let theirs = known.map(|session| session.versions).or(peer.versions);
         let common = theirs.and_then(|theirs| self.versions.common(theirs));
-        let version = common.unwrap_or(self.versions.oldest);
+        let (version, challenge_only) = match form {
+            Form::Full => (common.unwrap_or(self.versions.oldest), false),
+            Form::Answer(version) => (version, false),
+            Form::ChallengeOnly(version) => (version, true),
+        };
         let lacks = session.is_none()
             || peer.suspect.is_some()
             || route.is_some_and(|route| route.config.remote_slot == NO_SLOT);
         let flag = |on: bool, bit| if on { bit } else { 0 };
         let wishes = |session: &Session| session.exchange.wish() == Wish::Renew;
+        let header = self.header(now);
+        let proof = self.keyrings.besides(secret).map(|ring| ring.proof(&self.life, header.sequence));
         let hello = Hello {
             header: Header {
                 kind: kind::HELLO,
@@ -102,10 +123,11 @@ impl Speaker {
                 flags: flag(self.leaving, flags::LEAVING)
                     | flag(lacks && !self.leaving, flags::SOLICIT)
                     | flag(known.is_some_and(wishes), flags::RENEW)
-                    | flag(form == Form::ChallengeOnly, flags::CHALLENGE_ONLY),
+                    | flag(self.key_file == KeyFile::Fixed, flags::FIXED_SECRET)
+                    | flag(challenge_only, flags::CHALLENGE_ONLY),
                 destination: known.map_or(0, |session| session.life.id.get()),
                 key_epoch: known.map_or(0, |session| session.exchange.epoch()),
-                ..self.header(now)
+                ..header
             },
             boot_nonce: self.life.boot_nonce,
             challenge: peer.challenge,
@@ -120,15 +142,25 @@ impl Speaker {
             endpoint_count: 0,
             reserved: 0,
             adapter_ipv6: self.adapter.ipv6.octets(),
+            other_secret: proof.unwrap_or(0),
         };
-        let endpoints = if form == Form::Full { self.endpoints.as_slice() } else { &[] };
+        let endpoints = if challenge_only { &[] } else { self.endpoints.as_slice() };
         let mut bytes = [0; hello::MAX_LEN];
         let end = hello::encode(&hello, endpoints, &mut bytes);
-        self.queue_signed(local, remote, &bytes[..end]);
+        self.queue_signed(way.local, way.remote, &bytes[..end], secret);
     }
 
-    /// Queues a step of a handshake with `peer`; `route` is the one that it travels.
-    pub fn hand(&mut self, now: Nanos, peer: NodeId, way: &RouteKey, route: Option<&Route>, step: &Step) {
+    /// Queues a step of a handshake with `peer`, signed with the secret that it is bound to; `route` is the one that it
+    /// travels.
+    pub fn hand(
+        &mut self,
+        now: Nanos,
+        peer: NodeId,
+        way: &RouteKey,
+        route: Option<&Route>,
+        step: &Step,
+        secret: SecretId,
+    ) {
         let key_epoch = route.and_then(|route| route.config.sending()).map_or(0, |keys| keys.epoch);
         let destination = peer.get();
         let message = Handshake {
@@ -145,7 +177,28 @@ impl Speaker {
             reserved: 0,
             noise: step.noise,
         };
-        self.queue_signed(way.local, way.remote, bytemuck::bytes_of(&message));
+        self.queue_signed(way.local, way.remote, bytemuck::bytes_of(&message), secret);
+    }
+
+    /// Queues the next cluster secret for a peer, once for each way. Nothing, while there are no keys to seal it with, or the peer's
+    /// release knows of no offers.
+    pub fn offer(&mut self, now: Nanos, session: &Session, ways: &BTreeSet<RouteKey>, offer: &Offer) {
+        let header = self.header(now);
+        let number = header.sequence;
+        let Some((key_epoch, version, noise)) = session.exchange.seal_offer(number, offer) else { return };
+        let destination = session.life.id.get();
+        let message = Handshake {
+            header: Header { kind: kind::HANDSHAKE, version, destination, key_epoch, ..header },
+            boot_nonce: self.life.boot_nonce,
+            number,
+            step: OFFER,
+            reserved: 0,
+            noise,
+        };
+        let secret = self.secret_for(Some(session));
+        for way in ways {
+            self.queue_signed(way.local, way.remote, bytemuck::bytes_of(&message), secret);
+        }
     }
 
     /// What all headers have in common, with the next sequence.
@@ -165,8 +218,9 @@ impl Speaker {
         }
     }
 
-    fn queue_signed(&mut self, local: IpAddr, remote: IpAddr, message: &[u8]) {
-        let tag = self.keyring.hello_tag(local, remote, message);
+    fn queue_signed(&mut self, local: IpAddr, remote: IpAddr, message: &[u8], secret: SecretId) {
+        let Some(keyring) = self.keyrings.of(secret) else { return };
+        let tag = keyring.hello_tag(local, remote, message);
         self.queue.push_back(HelloTransmit { local, remote, payload: [message, &tag[..]].concat() });
     }
 

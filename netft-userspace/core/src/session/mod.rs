@@ -17,6 +17,7 @@
 //! after both ends have told that they send with the new ones.
 
 pub(crate) mod noise;
+mod offer;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::types::{Level, Nanos, NodeId};
 use netft_common::map::SlotConfig;
 use netft_common::wire::{NOISE_LEN, SECRET_LEN};
 use noise::{Initiation, Response, Secrets};
+pub use offer::{OFFER, Offer};
 
 /// First and longest interval between repetitions of step 1, in nanoseconds.
 const REPEAT_NS: (Nanos, Nanos) = (50_000_000, 1_000_000_000);
@@ -100,7 +102,7 @@ pub struct Step {
     pub version: u8,
     /// Of the handshake.
     pub number: u64,
-    /// 1 or 2.
+    /// 1 or 2; 3 is an [`Offer`], which is no part of a handshake.
     pub step: u32,
     /// The Noise message.
     pub noise: [u8; NOISE_LEN],
@@ -276,8 +278,7 @@ impl Exchange {
         if self.level != level {
             self.level = level;
             // A handshake under way tells the old one.
-            self.attempt = None;
-            self.renew(now);
+            self.rebind(now);
         }
     }
 
@@ -302,6 +303,12 @@ impl Exchange {
     pub fn renew(&mut self, now: Nanos) {
         self.wishes = true;
         self.due_ns = self.due_ns.min(now.max(self.since_ns.saturating_add(SPACING_NS)));
+    }
+
+    /// Handshakes are bound to another cluster secret from now on: one under way is started again.
+    pub fn rebind(&mut self, now: Nanos) {
+        self.attempt = None;
+        self.renew(now);
     }
 
     /// When [`Self::poll`] or [`Self::expire`] has something to do.

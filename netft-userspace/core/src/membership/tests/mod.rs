@@ -2,6 +2,7 @@
 
 mod handshake;
 mod hostile;
+mod rotation;
 mod sessions;
 mod soak;
 mod topology;

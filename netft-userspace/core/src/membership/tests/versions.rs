@@ -1,13 +1,18 @@
 //! Nodes of different releases: neighbours speak the newest version that both know, others are named and left alone.
 
 use super::super::*;
+use super::rotation::{all_have, back, on_disk, rotate, run, started, waits_for};
 use super::world::*;
 use crate::types::NodeId;
-use netft_common::wire::{Header, Versions, kind};
+use netft_common::hello;
+use netft_common::wire::{Handshake, Header, Versions, kind};
 use std::collections::BTreeSet;
 
 /// The release under test, N.
 const OURS: Versions = Versions { oldest: 2, newest: 3 };
+
+/// The release before this build's.
+const BEFORE: Versions = Versions { oldest: 1, newest: 1 };
 
 /// Two nodes, of these releases.
 fn world(versions: [Versions; 2], seed: u64) -> World {
@@ -148,4 +153,105 @@ fn who_lacks_the_secret_is_not_named_by_its_version() {
     assert_eq!(world.counter(0, "hello_reject_tag"), rejected + 1);
     assert_eq!(world.hosts[0].membership.other_versions(world.now), []);
     assert!(!world.kinds(0).contains(&"other-version"));
+}
+
+#[test]
+fn the_release_before_reads_what_this_one_sends_to_it() {
+    for both in [[BEFORE, Versions::OURS], [Versions::OURS, BEFORE]] {
+        let mut world = world(both, 1);
+        world.start_all();
+        world.run(3 * SECOND);
+        world.all_up();
+        world.run(3 * SECOND);
+        assert_eq!((world.agreed(0, 1), spoken(&world)), (Ok(2), Some(1)));
+        let hellos = world.seen.iter().filter(|datagram| datagram.bytes[5] == kind::HELLO);
+        for datagram in hellos {
+            let view = hello::decode(&datagram.bytes, BEFORE).unwrap();
+            assert_eq!(datagram.bytes.len(), 168 + 48 * view.endpoints().count() + 32);
+        }
+    }
+}
+
+/// The third node of three is another release from now on, on the disk that it has.
+fn reinstall(world: &mut World, versions: Versions) {
+    world.hosts[2].on = true;
+    replace(world, 2, versions);
+    world.set_routes(2, crate::types::RouteState::Up);
+}
+
+#[test]
+fn a_node_of_the_release_before_is_named_and_no_secret_is_replaced() {
+    let mut world = started(3, 1);
+    reinstall(&mut world, BEFORE);
+    world.run(3 * SECOND);
+    let refused = rotate(&mut world, 0).unwrap_err();
+    assert_eq!(refused, RotationRefused::Outdated { nodes: "n3".to_owned() });
+    assert!(refused.to_string().contains("n3"), "{refused}");
+    assert!(world.hosts.iter().all(|host| host.membership.rotation().is_none() && host.disk.next.is_none()));
+    reinstall(&mut world, Versions::OURS);
+    world.run(3 * SECOND);
+    let secret = rotate(&mut world, 0).unwrap();
+    run(&mut world, 15 * SECOND);
+    assert!(all_have(&world, secret));
+}
+
+#[test]
+fn a_rotation_waits_for_a_node_that_comes_back_as_the_release_before_and_speaks_with_it() {
+    // It was down before anybody switched; or it lost its disk after that.
+    for switched in [false, true] {
+        let mut world = started(3, 1);
+        world.hosts[2].on = switched;
+        let secret = rotate(&mut world, 0).unwrap();
+        while switched && world.hosts[0].membership.secret() != secret {
+            world.run(MS / 100);
+        }
+        world.hosts[2].disk = Disk::default();
+        reinstall(&mut world, BEFORE);
+        world.run(10 * MS);
+        let from = world.seen.len();
+        world.run(5 * SECOND);
+        assert_eq!(waits_for(&world, 0), ["n3"], "switched: {switched}");
+        assert_eq!((world.agreed(0, 2), world.agreed(1, 2)), (Ok(2), Ok(2)), "switched: {switched}");
+        let its = [v4(3, 1), v4(3, 2), v6(3, 1), v6(3, 2)];
+        let step = std::mem::offset_of!(Handshake, step);
+        let is_offer = |said: &Datagram| {
+            (said.bytes[5], said.bytes[step]) == (kind::HANDSHAKE, 3) && its.contains(&said.to)
+        };
+        assert!(!world.seen[from..].iter().any(is_offer), "nothing is offered to it");
+        reinstall(&mut world, Versions::OURS);
+        world.run(15 * SECOND);
+        assert!(all_have(&world, secret), "switched: {switched}");
+    }
+}
+
+#[test]
+fn a_greeting_that_can_not_prove_a_secret_takes_none_back() {
+    for at in (0..60).step_by(4) {
+        for restarted in 0..3 {
+            let mut world = started(3, at);
+            // Every phase lasts for some time.
+            world.disk_ns = 400 * MS;
+            let secret = rotate(&mut world, 0).unwrap();
+            while world.hosts[0].disk.next.is_none() {
+                run(&mut world, MS);
+            }
+            let mut ended = false;
+            for step in 0..800 {
+                if step == at * 5 {
+                    back(&mut world, restarted);
+                }
+                run(&mut world, 10 * MS);
+                // `done` is true of everybody.
+                ended |= world.hosts[0].membership.rotation().is_none()
+                    && world.hosts[0].membership.secret() == secret;
+                assert!(
+                    !ended || world.hosts.iter().all(|host| on_disk(host) == [secret]),
+                    "{at}: n{}",
+                    restarted + 1
+                );
+                assert!((0..3).all(|host| !world.kinds(host).contains(&"rotation-aborted")), "{at}");
+            }
+            assert!(ended && all_have(&world, secret), "{at}: n{}", restarted + 1);
+        }
+    }
 }

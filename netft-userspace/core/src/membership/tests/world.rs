@@ -34,6 +34,49 @@ pub struct Host {
     pub events: Vec<MembershipEvent>,
     pub nonce: [u8; 16],
     pub on: bool,
+    pub disk: Disk,
+    /// Under way to a slow disk, and when it will be there.
+    pub writing: Option<(Nanos, Keep)>,
+}
+
+/// What a host finds again after any crash.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    /// `None` = [`SECRET`].
+    pub secret: Option<Secret>,
+    pub next: Option<Next>,
+    /// The daemon is killed around the next write.
+    pub crash: Option<Crash>,
+    /// Writes fail.
+    pub full: bool,
+}
+
+/// When the daemon is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    BeforeWriting,
+    AfterWriting,
+}
+
+impl Disk {
+    /// A daemon starts from it.
+    fn read(&self, membership: &mut Membership) {
+        if let Some(secret) = &self.secret {
+            let cluster_id = membership.config().cluster_id;
+            membership.speaker.keyrings.primary = crate::keys::Keyring::new(secret, cluster_id);
+        }
+        if let Some(next) = self.next {
+            membership.resume_rotation(next);
+        }
+    }
+
+    fn write(&mut self, keep: Keep) {
+        match keep {
+            Keep::Next(next) => self.next = Some(next),
+            Keep::Only(offer) => (self.secret, self.next) = (Some(Secret::of_random(&offer.secret)), None),
+            Keep::Old => self.next = None,
+        }
+    }
 }
 
 pub struct World {
@@ -45,6 +88,8 @@ pub struct World {
     pub seen: Vec<Datagram>,
     /// Networks that carry nothing.
     pub cut: BTreeSet<u8>,
+    /// Disks take up to that long to write a secret.
+    pub disk_ns: Nanos,
     queue: BTreeMap<(Nanos, u64), Datagram>,
     random: u64,
     counter: u64,
@@ -123,6 +168,7 @@ impl World {
             delay_ns: 50_000..50_001,
             seen: Vec::new(),
             cut: BTreeSet::new(),
+            disk_ns: 0,
             queue: BTreeMap::new(),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             counter: 0,
@@ -148,6 +194,8 @@ impl World {
             events: Vec::new(),
             nonce: [nonce; 16],
             on: true,
+            disk: Disk::default(),
+            writing: None,
         });
     }
 
@@ -186,8 +234,23 @@ impl World {
         self.drain(host);
     }
 
+    /// A daemon's secret arrives at its disk.
+    fn write(&mut self, host: usize, keep: Keep) {
+        let host = &mut self.hosts[host];
+        let crash = host.disk.crash.take();
+        if crash != Some(Crash::BeforeWriting) && !host.disk.full {
+            host.disk.write(keep);
+        }
+        if crash.is_some() {
+            host.on = false;
+        } else {
+            let result = if host.disk.full { Err(NotKept) } else { Ok(()) };
+            host.membership.secret_kept(self.now, result);
+        }
+    }
+
     pub fn drain(&mut self, host: usize) {
-        let on = self.hosts[host].on;
+        let index = host;
         while let Some(command) = self.hosts[host].membership.poll_command() {
             let host = &mut self.hosts[host];
             match command {
@@ -218,6 +281,15 @@ impl World {
                 }
                 MembershipCommand::RemovePeerAdapter(id) => drop(host.adapters.remove(&id)),
                 MembershipCommand::SetOwnAdapter(adapter) => host.own_adapter = Some(adapter),
+                MembershipCommand::KeepSecret(keep) => {
+                    assert!(host.writing.is_none(), "one after the other");
+                    if self.disk_ns > 0 {
+                        let at_ns = self.now + self.draw(self.disk_ns);
+                        self.hosts[index].writing = Some((at_ns, keep));
+                    } else {
+                        self.write(index, keep);
+                    }
+                }
             }
         }
         while let Some(event) = self.hosts[host].membership.poll_event() {
@@ -226,7 +298,7 @@ impl World {
         }
         while let Some(transmit) = self.hosts[host].membership.poll_transmit() {
             let datagram = Datagram { from: transmit.local, to: transmit.remote, bytes: transmit.payload };
-            if on {
+            if self.hosts[host].on {
                 self.seen.push(datagram.clone());
                 self.send(datagram);
             }
@@ -294,12 +366,21 @@ impl World {
                 .min()
                 .unwrap_or(Nanos::MAX);
             let arrival = self.queue.keys().next().map_or(Nanos::MAX, |key| key.0);
-            let next = timer.min(arrival);
+            let due = |host: &Host| host.writing.filter(|_| host.on).map_or(Nanos::MAX, |(at_ns, _)| at_ns);
+            let written = self.hosts.iter().map(due).min().unwrap_or(Nanos::MAX);
+            let next = timer.min(arrival).min(written);
             if next > end {
                 self.now = end;
                 return;
             }
             self.now = self.now.max(next);
+            if written <= next {
+                let host = self.hosts.iter().position(|host| due(host) == written).unwrap();
+                let (_, keep) = self.hosts[host].writing.take().unwrap();
+                self.write(host, keep);
+                self.drain(host);
+                continue;
+            }
             if arrival <= timer {
                 let (_, datagram) = self.queue.pop_first().unwrap();
                 self.deliver(datagram);
@@ -396,9 +477,11 @@ impl World {
             .collect();
         let nonce = self.hosts[host].nonce[0];
         let mut membership = membership(config, SECRET, nonce, 0);
+        self.hosts[host].disk.read(&mut membership);
         membership.dice = crate::dice::Dice::new(self.seed());
         membership.adopt(self.now, &slots);
         self.hosts[host].membership = membership;
+        self.hosts[host].writing = None;
         self.hosts[host].events.clear();
         self.hosts[host].adapters.clear();
         self.hosts[host].sessions.clear();
@@ -431,7 +514,10 @@ impl World {
     /// The machine reboots: new nonce, nothing kept.
     pub fn reboot(&mut self, host: usize, nonce: u8) {
         let config = self.hosts[host].membership.config().clone();
-        self.hosts[host].membership = membership(config, SECRET, nonce, nonce);
+        let mut membership = membership(config, SECRET, nonce, nonce);
+        self.hosts[host].disk.read(&mut membership);
+        self.hosts[host].membership = membership;
+        self.hosts[host].writing = None;
         self.hosts[host].nonce = [nonce; 16];
         self.hosts[host].routes.clear();
         self.hosts[host].adapters.clear();
