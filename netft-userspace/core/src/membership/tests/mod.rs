@@ -1,5 +1,6 @@
 //! Memberships wired together in virtual time.
 
+mod clock;
 mod handshake;
 mod hostile;
 mod rotation;

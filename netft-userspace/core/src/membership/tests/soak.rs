@@ -1,11 +1,16 @@
-//! Thousands of steps from a seed: cuts, losses, renewals, restarts and reboots while data flows and is recorded and played
-//! again. Nothing is received twice, nothing forged, and in the end all agree.
+//! Thousands of steps from a seed: cuts, losses, delays, renewals, restarts and reboots while data flows and is recorded and
+//! played again, and clocks drift. Nothing is received twice, nothing from outside the window, nothing with other keys, and in
+//! the end all agree.
 
+use super::clock::Clock;
 use super::world::*;
-use crate::data::{DataRoute, HEADROOM, Message, Outer};
+use crate::data::{DataPlane, DataRoute, HEADROOM, Message, Outer};
+use crate::keys::SessionKeys;
 use crate::offload::{Checksum, complement, sum};
+use crate::session::LiveKeys;
 use crate::types::{Nanos, NodeId, RouteState, address_bytes};
-use netft_common::wire::NO_SLOT;
+use crate::window::WINDOW;
+use netft_common::wire::{Header, NO_SLOT};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Steps of one seed.
@@ -17,9 +22,15 @@ const SEEDS: u64 = 80;
 #[derive(Clone)]
 struct Sealed {
     to: usize,
+    /// The life of the sender.
+    life: [u8; 16],
     local: [u8; 16],
     remote: [u8; 16],
     bytes: Vec<u8>,
+}
+
+fn peer_of(host: usize) -> NodeId {
+    NodeId::new(if host == 0 { 2 } else { 1 }).unwrap()
 }
 
 struct Soak {
@@ -29,16 +40,25 @@ struct Soak {
     recorded: Vec<Sealed>,
     sent: u64,
     received: BTreeSet<u64>,
+    /// The highest sequence that each daemon (of a host, the number of its start) has taken from each life of its peer.
+    highest: BTreeMap<(usize, u32, [u8; 16]), u64>,
+    starts: [u32; 2],
     nonce: u8,
+    /// Tried with keys that both ends had.
+    leaps: usize,
+    forgeries: usize,
 }
 
 impl Soak {
     fn new(seed: u64) -> Self {
         let mut world = World::new(2, 2, seed);
         for host in 0..2 {
+            let (first, slower_ppm) =
+                (world.draw(36_000 * SECOND), u32::try_from(world.draw(50_000)).unwrap());
+            world.hosts[host].clock = Clock::new(world.now, first, slower_ppm);
             let mut config = world.hosts[host].membership.config().clone();
             config.key_period_ns = (2 + seed % 7) * SECOND;
-            let now = world.now;
+            let now = world.local(host);
             world.hosts[host].membership.reconfigure(now, config).unwrap();
         }
         world.delay_ns = 10_000..(1 + seed % 20) * MS;
@@ -49,7 +69,11 @@ impl Soak {
             recorded: Vec::new(),
             sent: 0,
             received: BTreeSet::new(),
+            highest: BTreeMap::new(),
+            starts: [0; 2],
             nonce: 100,
+            leaps: 0,
+            forgeries: 0,
         }
     }
 
@@ -81,26 +105,30 @@ impl Soak {
                         .is_some_and(|theirs| theirs.receive_key == keys.send_key)
                 });
                 let state = if accepted && !cut { RouteState::Up } else { RouteState::Down };
-                let now = self.world.now;
+                let now = self.world.local(host);
                 self.world.hosts[host].membership.handle_route(now, slot, state);
                 self.world.drain(host);
             }
         }
     }
 
-    fn send(&mut self, from: usize) {
-        let peer = NodeId::new(if from == 0 { 2 } else { 1 }).unwrap();
+    /// A frame from a host, which makes it with its keys, or with those of somebody else.
+    fn sealed(&mut self, from: usize, with: Option<&mut DataPlane>) -> Option<Sealed> {
+        let host = &mut self.world.hosts[from];
         // A route that is up, as data takes: the peer has told its slot.
-        let mut known = self.world.hosts[from].routes.values().map(|route| route.config);
-        let Some(config) = known.find(|config| config.remote_slot != NO_SLOT) else { return };
+        let mut known = host.routes.values().map(|route| route.config);
+        let config = known.find(|config| config.remote_slot != NO_SLOT)?;
         let route = DataRoute { local: config.local, remote: config.remote, remote_slot: config.remote_slot };
         let mut bytes = vec![0; HEADROOM];
         bytes.extend((self.sent + 1).to_le_bytes());
-        if self.world.hosts[from].plane.seal(peer, &route, Checksum::Complete, &mut bytes).is_err() {
-            return;
-        }
+        let plane = with.unwrap_or(&mut host.plane);
+        plane.seal(peer_of(from), &route, Checksum::Complete, &mut bytes).ok()?;
         self.sent += 1;
-        let sealed = Sealed { to: 1 - from, local: config.remote, remote: config.local, bytes };
+        Some(Sealed { to: 1 - from, life: host.nonce, local: config.remote, remote: config.local, bytes })
+    }
+
+    fn send(&mut self, from: usize) {
+        let Some(sealed) = self.sealed(from, None) else { return };
         self.recorded.push(sealed.clone());
         for _ in 0..1 + self.world.draw(3) / 2 {
             if self.world.draw(100) >= self.world.loss_percent {
@@ -111,16 +139,60 @@ impl Soak {
         }
     }
 
-    fn deliver(&mut self, sealed: &Sealed) {
+    /// Whether it was taken.
+    fn deliver(&mut self, sealed: &Sealed) -> bool {
         let mut bytes = sealed.bytes.clone();
-        let opened =
-            self.world.hosts[sealed.to].plane.open(sealed.local, sealed.remote, Outer::Checked, &mut bytes);
-        if let Ok(opened) = opened {
-            let Message::Frame(frame, _) = opened.message else { panic!("no probe was sent") };
-            let number = u64::from_le_bytes(frame.try_into().unwrap());
-            assert!(number > 0 && number <= self.sent, "forged");
-            assert!(self.received.insert(number), "frame {number} was received twice");
+        let host = &mut self.world.hosts[sealed.to];
+        let opened = host.plane.open(sealed.local, sealed.remote, Outer::Checked, &mut bytes);
+        let Ok(opened) = opened else { return false };
+        let Message::Frame(frame, _) = opened.message else { panic!("no probe was sent") };
+        let number = u64::from_le_bytes(frame.try_into().unwrap());
+        assert!(number > 0 && number <= self.sent, "forged");
+        assert!(self.received.insert(number), "frame {number} was received twice");
+        let header: Header = bytemuck::pod_read_unaligned(&sealed.bytes[..size_of::<Header>()]);
+        let live = &host.sessions[&peer_of(sealed.to)];
+        let good =
+            |keys: &Option<_>| keys.as_ref().is_some_and(|keys: &SessionKeys| keys.epoch == header.key_epoch);
+        assert!(
+            good(&live.current) || good(&live.other),
+            "frame {number} has keys that nobody uses any more"
+        );
+        let highest = self.highest.entry((sealed.to, self.starts[sealed.to], sealed.life)).or_default();
+        assert!(header.sequence + WINDOW > *highest, "frame {number} is from outside the window");
+        *highest = header.sequence.max(*highest);
+        true
+    }
+
+    /// A host sends so much that what it sent before is too old when it arrives at last.
+    fn leap(&mut self, from: usize) {
+        let (Some(old), Some(edge)) = (self.sealed(from, None), self.sealed(from, None)) else { return };
+        let between = usize::try_from(WINDOW - 2).unwrap();
+        self.world.hosts[from].plane.number(peer_of(from), between).unwrap();
+        let Some(new) = self.sealed(from, None) else { return };
+        if self.deliver(&new) {
+            assert!(!self.deliver(&old), "what is as old as the window is long");
+            assert!(self.deliver(&edge), "what is a little younger");
+            self.leaps += 1;
         }
+        self.recorded.extend([old, edge, new]);
+    }
+
+    /// Somebody knows everything but the keys.
+    fn forge(&mut self, from: usize) {
+        let Some(genuine) = self.sealed(from, None) else { return };
+        let live = self.world.hosts[from].sessions.get(&peer_of(from)).and_then(|live| live.current);
+        let Some(mut keys) = live.filter(|_| self.deliver(&genuine)) else { return };
+        keys.data.send[0] ^= 1;
+        keys.header.send[0] ^= 1;
+        let host = &self.world.hosts[from];
+        let far_ahead = host.plane.high_water() + 2 * WINDOW;
+        let mut plane = DataPlane::new(7, host.membership.config().id, far_ahead, 0);
+        plane.set_session(peer_of(from), &LiveKeys { current: Some(keys), other: None });
+        let forged = self.sealed(from, Some(&mut plane)).unwrap();
+        assert!(!self.deliver(&forged), "made with other keys");
+        let next = self.sealed(from, None).unwrap();
+        assert!(self.deliver(&next), "and it moves no window");
+        self.forgeries += 1;
     }
 
     /// Something that was recorded at any time, as it was or changed.
@@ -150,10 +222,17 @@ impl Soak {
         let span = self.world.draw(300) * MS;
         self.run(span);
         let host = usize::try_from(self.world.draw(2)).unwrap();
-        match self.world.draw(16) {
-            0 => self.world.restart(host),
+        match self.world.draw(18) {
+            0 => {
+                self.starts[host] += 1;
+                self.world.restart(host);
+            }
             1 if self.world.draw(4) == 0 => {
                 self.nonce = self.nonce.wrapping_add(1);
+                self.starts[host] += 1;
+                // Boottime begins anew.
+                let first = self.world.draw(60 * SECOND);
+                self.world.hosts[host].clock = self.world.hosts[host].clock.again(self.world.now, first);
                 self.world.reboot(host, self.nonce);
             }
             2 => {
@@ -165,20 +244,25 @@ impl Soak {
             3 => {
                 self.world.loss_percent = self.world.draw(4) * 15;
                 self.world.duplicate_percent = self.world.draw(3) * 20;
+                let longest_ms = [1, 10, 20, 300, 1_500][usize::try_from(self.world.draw(5)).unwrap()];
+                self.world.delay_ns = 10_000..longest_ms * MS;
             }
             4 => {
-                let (now, peer) = (self.world.now, NodeId::new(if host == 0 { 2 } else { 1 }).unwrap());
-                self.world.hosts[host].membership.renew(now, peer);
+                let now = self.world.local(host);
+                self.world.hosts[host].membership.renew(now, peer_of(host));
                 self.world.drain(host);
             }
             5..=7 => self.replay(),
-            _ => (0..5).for_each(|_| self.send(host)),
+            8 => self.leap(host),
+            9 => self.forge(host),
+            _ => (0..6).for_each(|_| self.send(host)),
         }
     }
 
     fn end(&mut self, seed: u64) {
         self.world.cut.clear();
         (self.world.loss_percent, self.world.duplicate_percent) = (0, 0);
+        self.world.delay_ns = 10_000..20 * MS;
         for _ in 0..200 {
             self.run(100 * MS);
         }
@@ -191,6 +275,7 @@ impl Soak {
         assert_eq!(self.received.len() - before, 10, "seed {seed}");
         self.replay();
         assert!(self.received.len() > STEPS, "seed {seed}: {} frames", self.received.len());
+        assert!(self.leaps > 0 && self.forgeries > 0, "seed {seed}: {} {}", self.leaps, self.forgeries);
     }
 }
 

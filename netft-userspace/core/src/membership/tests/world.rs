@@ -1,6 +1,7 @@
 //! Several memberships in virtual time, on networks that lose, delay and reorder, all from a seed.
 
 use super::super::*;
+use super::clock::Clock;
 use crate::adapter::AdapterSeed;
 use crate::data::{DataPlane, DataRoute};
 use crate::keys::Secret;
@@ -24,6 +25,7 @@ pub struct Datagram {
 
 /// A node and what its shell would hold.
 pub struct Host {
+    pub clock: Clock,
     pub membership: Membership,
     pub interfaces: Vec<Interface>,
     pub routes: BTreeMap<Slot, RouteInstall>,
@@ -184,6 +186,7 @@ impl World {
     pub fn add(&mut self, membership: Membership, nonce: u8, interfaces: Vec<Interface>) {
         let plane = DataPlane::new(7, membership.config().id, 0, self.now);
         self.hosts.push(Host {
+            clock: Clock::default(),
             membership,
             interfaces,
             routes: BTreeMap::new(),
@@ -197,6 +200,11 @@ impl World {
             disk: Disk::default(),
             writing: None,
         });
+    }
+
+    /// What a host's clock shows.
+    pub fn local(&self, host: usize) -> Nanos {
+        self.hosts[host].clock.local(self.now)
     }
 
     /// xorshift64*: the same for the same seed, everywhere.
@@ -229,7 +237,7 @@ impl World {
                 }
             }
         }
-        let now = self.now;
+        let now = self.local(host);
         self.hosts[host].membership.handle_interfaces(now, list, &sources);
         self.drain(host);
     }
@@ -245,7 +253,7 @@ impl World {
             host.on = false;
         } else {
             let result = if host.disk.full { Err(NotKept) } else { Ok(()) };
-            host.membership.secret_kept(self.now, result);
+            host.membership.secret_kept(host.clock.local(self.now), result);
         }
     }
 
@@ -339,8 +347,9 @@ impl World {
         for host in 0..self.hosts.len() {
             let has = |interface: &Interface| interface.addresses.iter().any(|(a, _)| *a == datagram.to);
             if self.hosts[host].on && self.hosts[host].interfaces.iter().any(has) {
+                let now = self.local(host);
                 let _ = self.hosts[host].membership.handle_frame(
-                    self.now,
+                    now,
                     datagram.to,
                     datagram.from,
                     &datagram.bytes,
@@ -362,7 +371,7 @@ impl World {
                 .hosts
                 .iter()
                 .filter(on)
-                .map(|host| host.membership.poll_timeout())
+                .map(|host| host.clock.at(host.membership.poll_timeout()))
                 .min()
                 .unwrap_or(Nanos::MAX);
             let arrival = self.queue.keys().next().map_or(Nanos::MAX, |key| key.0);
@@ -387,8 +396,8 @@ impl World {
                 continue;
             }
             for host in 0..self.hosts.len() {
-                if self.hosts[host].on && self.hosts[host].membership.poll_timeout() <= self.now {
-                    let now = self.now;
+                let now = self.local(host);
+                if self.hosts[host].on && self.hosts[host].membership.poll_timeout() <= now {
                     self.hosts[host].membership.handle_timeout(now);
                     self.drain(host);
                 }
@@ -399,7 +408,7 @@ impl World {
     /// What the detectors would say: every route of `host` is in `state`.
     pub fn set_routes(&mut self, host: usize, state: RouteState) {
         for slot in self.hosts[host].routes.keys().copied().collect::<Vec<_>>() {
-            let now = self.now;
+            let now = self.local(host);
             self.hosts[host].membership.handle_route(now, slot, state);
             self.drain(host);
         }
@@ -479,14 +488,14 @@ impl World {
         let mut membership = membership(config, SECRET, nonce, 0);
         self.hosts[host].disk.read(&mut membership);
         membership.dice = crate::dice::Dice::new(self.seed());
-        membership.adopt(self.now, &slots);
+        membership.adopt(self.local(host), &slots);
         self.hosts[host].membership = membership;
         self.hosts[host].writing = None;
         self.hosts[host].events.clear();
         self.hosts[host].adapters.clear();
         self.hosts[host].sessions.clear();
         let (id, used) = (self.hosts[host].membership.config().id, self.hosts[host].plane.high_water());
-        self.hosts[host].plane = DataPlane::new(7, id, used, self.now);
+        self.hosts[host].plane = DataPlane::new(7, id, used, self.local(host));
         self.interfaces(host);
     }
 
@@ -523,7 +532,7 @@ impl World {
         self.hosts[host].adapters.clear();
         self.hosts[host].sessions.clear();
         let id = self.hosts[host].membership.config().id;
-        self.hosts[host].plane = DataPlane::new(7, id, 0, self.now);
+        self.hosts[host].plane = DataPlane::new(7, id, 0, self.local(host));
         self.hosts[host].events.clear();
         self.interfaces(host);
     }
