@@ -1,6 +1,6 @@
 //! The ways that cluster traffic takes: AF_XDP or the kernel's sockets, changed while it flows.
 
-use crate::support::{PATIENCE, cluster, downs, eventually, logs, options, output_of, whole};
+use crate::support::{PATIENCE, cluster, downs, eventually, logs, options, output_of, travels_by, whole};
 use aya::maps::{Map, MapData, XskMap};
 use netft_common::map::name;
 use netft_core::types::RouteState;
@@ -10,7 +10,7 @@ use netft_userspace::listing::{HistoryRecord, Reload, Route, Routes};
 use std::net::IpAddr;
 use std::time::Duration;
 use xtask::cluster::{Watch, adapter, ask, nodes, status};
-use xtask::lab::{Lab, LabGuard, Options, boottime_ns, timing_lock};
+use xtask::lab::{Direction, Lab, LabGuard, Options, boottime_ns, timing_lock};
 use xtask::traffic::{Flow, FlowSpec};
 
 const NODES: [&str; 2] = ["n1", "n2"];
@@ -354,4 +354,37 @@ fn a_path_by_which_nothing_arrives_any_more_is_left_without_losing_traffic() {
     assert_eq!(outages, Vec::new(), "frames fell through to the socket all the time");
     let told = watch.wait(0, PATIENCE, |event| event.reason.contains("nothing arrives by AF_XDP"));
     assert!(told.is_some(), "{:#?}", watch.since(0));
+}
+
+#[test]
+fn no_packet_is_lost_nor_arrives_twice_when_paths_by_af_xdp_are_cut() {
+    let _alone = timing_lock().unwrap();
+    let lab = start("xdp", 2);
+    everywhere(&lab, DataWay::Xdp);
+    let destination = IpAddr::V4(adapter(&lab, "n2").unwrap().ipv4);
+    let spec = FlowSpec::kilohertz("n1", "n2", destination, Duration::from_secs(60));
+    let flow = Flow::udp(&lab, &spec).unwrap();
+    assert!(flow.wait_for_arrival(0, PATIENCE));
+    let (before, began_ns) = (by_xdp(&lab, "n2").1, boottime_ns());
+    for round in 0..10 {
+        let (network, other) = if round % 2 == 0 { ("net1", 2) } else { ("net2", 1) };
+        // Either end, either direction.
+        let end = NODES[round / 2 % 2];
+        let direction = [Direction::Both, Direction::Tx, Direction::Rx][round % 3];
+        lab.cut(end, network, direction).unwrap();
+        eventually("traffic is on the other network", PATIENCE, || {
+            travels_by(&lab, "n1", "n2", other).then_some(())
+        });
+        assert!(flow.wait_for_arrival(boottime_ns(), PATIENCE));
+        lab.heal(end, network, direction).unwrap();
+        whole(&lab);
+    }
+    everywhere(&lab, DataWay::Xdp);
+    let ended_ns = boottime_ns();
+    assert!(flow.wait_for_arrival(ended_ns, PATIENCE));
+    let report = flow.report(began_ns, ended_ns);
+    assert_eq!((report.lost, report.duplicated), (0, 0), "{report:?}\n{}", logs(&lab));
+    assert!(by_xdp(&lab, "n2").1 - before >= report.received, "they came by AF_XDP");
+    let data = status(&lab, "n1").unwrap().data;
+    assert!(data.replayed > 0 && data.keep_overflow == 0, "{data:?}");
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 use xtask::cluster::{adapter, ask, nodes, routes, status};
-use xtask::lab::{Direction, Lab};
+use xtask::lab::{Direction, Lab, LabGuard};
 use xtask::traffic::{Flow, FlowSpec};
 
 /// Sizes are looked at every 5 s, and searching takes 2 s.
@@ -152,4 +152,72 @@ fn a_route_that_swallows_long_frames_is_used_last_and_the_sender_is_told() {
     eventually("the adapter is as it was", PATIENCE, || {
         (adapter(&lab, "n1").unwrap().mtu == full).then_some(())
     });
+}
+
+/// Sets the MTU of one end of a host's cable to a network: the host's, or the switch's.
+fn set_cable_mtu(lab: &Lab, host: &str, network: &str, mtu: u32) {
+    output_of(lab, host, &["ip", "link", "set", network, "mtu", &mtu.to_string()]);
+    set_port_mtu(lab, &format!("{host}-{network}"), mtu);
+}
+
+#[test]
+fn the_adapter_carries_jumbo_frames_when_all_interfaces_do_and_no_others_when_one_does_not() {
+    // What a frame of the adapter is longer by on the way.
+    const ADDED: u16 = 114;
+    let lab = LabGuard::up(&options(3, 2).daemon_less()).unwrap();
+    xtask::lab::build().unwrap();
+    // Virtual cables with XDP in their drivers carry 3506 bytes: without the switch's, cuts are of one direction, and the nodes'
+    // is in the stack.
+    let switch = lab.pins("n1").unwrap().with_file_name("switch");
+    for pin in std::fs::read_dir(switch).unwrap().map(|pin| pin.unwrap().path()) {
+        if pin.to_str().unwrap().ends_with("-xdp") {
+            std::fs::remove_file(pin).unwrap();
+        }
+    }
+    for network in ["net1", "net2"] {
+        ["n1", "n2", "n3"].iter().for_each(|host| set_cable_mtu(&lab, host, network, 9000));
+        set_port_mtu(&lab, network, 9000);
+    }
+    set_cable_mtu(&lab, "client", "net2", 9000);
+    for node in nodes(&lab) {
+        lab.start(&node).unwrap();
+    }
+    whole(&lab);
+    let everywhere = |mtu: u16| {
+        eventually(&format!("every netft0 has MTU {mtu}"), MEASURED, || {
+            nodes(&lab).iter().all(|node| adapter(&lab, node).unwrap().mtu == mtu).then_some(())
+        });
+    };
+    let ping = |from: &str, to: &str, size: u16| {
+        let (size, peer) = ((size - 28).to_string(), adapter(&lab, to).unwrap().ipv4.to_string());
+        let output = lab.exec(from, &["ping", "-c3", "-i0.1", "-W2", "-Mdo", "-s", &size, &peer]).unwrap();
+        output.status.success()
+    };
+    let (jumbo, ordinary) = (9000 - ADDED, 1500 - ADDED);
+    everywhere(jumbo);
+    let flow = flow(&lab);
+    let began_ns = xtask::lab::boottime_ns();
+    for _ in 0..2 {
+        // Over either network, between any two.
+        for silent in ["net2", "net1"] {
+            lab.cut("n1", silent, Direction::Rx).unwrap();
+            eventually("traffic is on the other network", PATIENCE, || {
+                travels_by(&lab, "n1", "n2", if silent == "net1" { 2 } else { 1 }).then_some(())
+            });
+            assert!(ping("n1", "n2", jumbo) && ping("n3", "n1", jumbo), "{silent} is cut");
+            lab.heal("n1", silent, Direction::Rx).unwrap();
+            whole(&lab);
+        }
+        assert!(ping("n2", "n3", jumbo));
+        set_cable_mtu(&lab, "n3", "net2", 1500);
+        everywhere(ordinary);
+        assert!(ping("n1", "n2", ordinary) && ping("n3", "n1", ordinary));
+        assert!(!ping("n1", "n2", ordinary + 1), "the sender's kernel knows");
+        set_cable_mtu(&lab, "n3", "net2", 9000);
+        everywhere(jumbo);
+    }
+    let ended_ns = xtask::lab::boottime_ns();
+    assert!(flow.wait_for_arrival(ended_ns, PATIENCE));
+    let report = flow.report(began_ns, ended_ns);
+    assert_eq!((report.lost, report.duplicated), (0, 0), "{report:?}\n{}", logs(&lab));
 }
