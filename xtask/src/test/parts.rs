@@ -207,7 +207,7 @@ pub const PARTS: &[Part] = &[
     Part {
         name: "bench",
         what: "the short forms of the measurements, with their bounds",
-        budget_s: 150,
+        budget_s: 175,
         remedy: "repeat the one that failed, like `cargo xtask bench detect --short`, on a machine that does nothing else",
         steps: &[
             cargo(&["xtask", "bench", "reply", "--short"]),
@@ -217,6 +217,7 @@ pub const PARTS: &[Part] = &[
             cargo(&["xtask", "bench", "loss", "--short"]),
             cargo(&["xtask", "bench", "owners", "--short"]),
             cargo(&["xtask", "bench", "scale", "--short"]),
+            cargo(&["xtask", "bench", "security", "--short"]),
             cargo(&["xtask", "bench", "sim", "--short"]),
             cargo(&["xtask", "bench", "traffic", "--short"]),
         ],

@@ -7,17 +7,21 @@ use super::{SMALL, count};
 use crate::bench::Form;
 use crate::bench::detect::bed::Bed;
 use crate::bench::record::{Findings, PartRecord, measure_once};
+use crate::cluster;
+use crate::lab::Lab;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Samples a second and CPU. No multiple of the kernel's tick or of the heartbeats' pace.
 const FREQUENCY: &str = "1997";
 /// System calls that a data thread makes for frames.
 const CALLS: [&str; 6] = ["read", "writev", "sendmmsg", "recvmmsg", "sendto", "ppoll"];
+/// Whatever else it makes.
+const OTHERS: &str = "others";
 /// Functions that are named.
 const TOP: usize = 12;
 /// Work that is looked for in stacks; one may be part of another.
@@ -58,10 +62,7 @@ pub(super) fn run(form: Form) -> Result<PartRecord> {
     measure_once("profile", "where the data threads' time goes", |_| {
         let span = Duration::from_secs(if form == Form::Full { 4 } else { 1 });
         let mut findings = Findings::default();
-        if !has_perf() {
-            findings.lines.push("not measured: there is no perf here (package linux-perf)".into());
-            return Ok(findings);
-        }
+        need_perf()?;
         let bed = Bed::make(2, 1, &[])?;
         let stream = Stream::open(&bed.lab)?;
         let clocks = Clocks::new(&bed.lab, stream.receiver_tid)?;
@@ -69,7 +70,7 @@ pub(super) fn run(form: Form) -> Result<PartRecord> {
         for path in PATHS {
             switch(&bed.lab, path)?;
             for size in [SMALL, stream.longest] {
-                rows.push(profile(&stream, &clocks, path, size, span, &mut findings.lines)?);
+                rows.push(profile(&bed.lab, &stream, &clocks, path, size, span, &mut findings.lines)?);
             }
         }
         findings.results = json!({ "samples_per_second_and_cpu": FREQUENCY.parse::<u32>()?, "rows": rows });
@@ -78,6 +79,7 @@ pub(super) fn run(form: Form) -> Result<PartRecord> {
 }
 
 fn profile(
+    lab: &Lab,
     stream: &Stream,
     clocks: &Clocks,
     path: Path,
@@ -94,16 +96,12 @@ fn profile(
     let text = script(&sampled.stdout)?;
     let seen: Vec<Seen> = threads.iter().map(|threads| Seen::in_script(&text, threads)).collect();
 
-    let events: Vec<String> = CALLS.iter().map(|call| format!("syscalls:sys_enter_{call}")).collect();
-    let tids = threads.concat().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let counted = during(stream, size, span, || {
-        let events = events.join(",");
-        perf(&["stat", "-x", ",", "--per-thread", "-e", &events, "-t", &tids, "--", "sleep", &pause])
+        let counted = ["n1", "n2"].into_iter().zip(&threads);
+        counted
+            .map(|(node, threads)| calls_and_frames(lab, node, threads, span / 4))
+            .collect::<Result<Vec<_>>>()
     })?;
-    let text = String::from_utf8_lossy(&counted.stderr);
-    let counted: Vec<BTreeMap<&str, u64>> = threads.iter().map(|threads| calls(&text, threads)).collect();
-    // Each read from n1's netft0 gives one frame, and none is lost. (Writes into n2's are of several, merged.)
-    let frames = counted[0].get("read").copied().context("perf counted no read from netft0")?;
 
     let mut row = serde_json::Map::new();
     row.insert("path".into(), json!(path.name));
@@ -111,11 +109,9 @@ fn profile(
     lines.push(format!("{}, {size} bytes", path.name));
     for (side, node) in ["n1", "n2"].into_iter().enumerate() {
         let seen = &seen[side];
-        let per_frame: BTreeMap<&str, f64> = counted[side]
-            .iter()
-            .map(|(call, calls)| (*call, rounded(count(*calls) / count(frames.max(1)))))
-            .filter(|(_, calls)| *calls > 0.0)
-            .collect();
+        let (calls, frames) = &counted[side];
+        let per_frame = calls.iter().map(|(call, rate)| (*call, rounded(rate / frames.max(1.0))));
+        let per_frame: BTreeMap<&str, f64> = per_frame.filter(|(_, calls)| *calls > 0.0).collect();
         lines.push(format!("  {node}: {}", seen.line()));
         lines.push(format!("      calls per frame: {}", listed(per_frame.iter().map(|(k, v)| (*k, *v)), "")));
         lines.push(format!("      in and below: {}", listed(seen.marked().into_iter(), " %")));
@@ -126,12 +122,7 @@ fn profile(
 }
 
 /// Runs `work` while a stream without losses runs.
-fn during(
-    stream: &Stream,
-    size: usize,
-    span: Duration,
-    work: impl FnOnce() -> Result<Output> + Send,
-) -> Result<Output> {
+fn during<T>(stream: &Stream, size: usize, span: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
     std::thread::scope(|scope| {
         let streaming = scope.spawn(|| stream.run(Load::Window, size, span, |_| Ok(())));
         // It takes a moment until everything is under way.
@@ -142,9 +133,44 @@ fn during(
     })
 }
 
-/// Whether it is installed.
-pub(in crate::bench) fn has_perf() -> bool {
-    Command::new("perf").arg("--version").stdout(Stdio::null()).status().is_ok()
+/// Fails unless it is installed.
+pub(in crate::bench) fn need_perf() -> Result<()> {
+    let found = Command::new("perf").arg("--version").stdout(Stdio::null()).status().is_ok();
+    ensure!(found, "there is no perf here, which counts the kernel's calls: install it (package linux-perf)");
+    Ok(())
+}
+
+/// System calls of threads a second, by call, and frames that their node sent or received a second.
+pub(in crate::bench) fn calls_and_frames(
+    lab: &Lab,
+    node: &str,
+    threads: &[u32],
+    span: Duration,
+) -> Result<(BTreeMap<&'static str, f64>, f64)> {
+    const ALL: &str = "raw_syscalls:sys_enter";
+    let events = CALLS.iter().map(|call| format!("syscalls:sys_enter_{call}"));
+    let events: Vec<String> = std::iter::once(ALL.to_owned()).chain(events).collect();
+    let threads = threads.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let pause = format!("{:.2}", span.as_secs_f64());
+    let moved = || {
+        let data = cluster::status(lab, node)?.data;
+        anyhow::Ok((Instant::now(), data.frames_sent + data.frames_received))
+    };
+    let (began, before) = moved()?;
+    // perf counts while its child sleeps, but takes some time to start: hence rates and not counts.
+    let counted = perf(&["stat", "-x", ",", "-e", &events.join(","), "-t", &threads, "--", "sleep", &pause])?;
+    let (ended, after) = moved()?;
+    let text = String::from_utf8_lossy(&counted.stderr);
+    let number = |event: &str| count_of(&text, event).map(|number| count(number) / span.as_secs_f64());
+    let all = number(ALL).with_context(|| format!("perf counted no system calls: {text}"))?;
+    let mut calls = BTreeMap::new();
+    for (call, event) in CALLS.into_iter().zip(&events[1..]) {
+        calls.extend(number(event).filter(|rate| *rate > 0.0).map(|rate| (call, rate.round())));
+    }
+    let named: f64 = calls.values().sum();
+    calls.insert(OTHERS, (all - named).round().max(0.0));
+    ensure!(after > before, "no frame moved at {node}");
+    Ok((calls, count(after - before) / (ended - began).as_secs_f64()))
 }
 
 /// Runs it.
@@ -165,21 +191,13 @@ fn script(data: &[u8]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Counts by call of some threads, of what `perf stat -x, --per-thread` says: name-tid, count, unit, event, …
-fn calls(text: &str, threads: &[u32]) -> BTreeMap<&'static str, u64> {
-    let mut calls = BTreeMap::new();
-    for line in text.lines() {
-        let columns: Vec<&str> = line.split(',').collect();
-        let [thread, number, _, event, ..] = columns[..] else { continue };
-        let tid = thread.rsplit_once('-').and_then(|(_, tid)| tid.trim().parse().ok());
-        let call = CALLS.iter().find(|call| event.ends_with(&format!("sys_enter_{call}")));
-        if let (Some(tid), Some(call), Ok(number)) = (tid, call, number.trim().parse::<u64>())
-            && threads.contains(&tid)
-        {
-            *calls.entry(*call).or_default() += number;
-        }
-    }
-    calls
+/// The count of an event, of what `perf stat -x,` says: count, unit, event, …
+fn count_of(text: &str, wanted: &str) -> Option<u64> {
+    let mut rows = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    rows.find_map(|row| match row[..] {
+        [number, _, event, ..] if event == wanted => number.trim().parse().ok(),
+        _ => None,
+    })
 }
 
 /// The system call that a kernel function is the entry of. The compiler leaves `writev` only its second one.
@@ -285,10 +303,10 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_found_by_thread_and_event() {
-        let text = "netft-data-17,12,,syscalls:sys_enter_read,100,100.00,,\n\
-                    netft-data-18,7,,syscalls:sys_enter_read,100,100.00,,\n\
-                    netft-data-17,<not counted>,,syscalls:sys_enter_writev,0,,,\n";
-        assert_eq!(calls(text, &[17]), BTreeMap::from([("read", 12)]));
+    fn counts_are_found_by_event() {
+        let text = "12,,syscalls:sys_enter_read,100,100.00,,\n<not counted>,,syscalls:sys_enter_write,0,,,\n";
+        assert_eq!(count_of(text, "syscalls:sys_enter_read"), Some(12));
+        assert_eq!(count_of(text, "syscalls:sys_enter_write"), None);
+        assert_eq!(count_of(text, "syscalls:sys_enter_sendto"), None);
     }
 }

@@ -67,6 +67,13 @@ pub(in crate::bench) fn secure(lab: &Lab, level: Level) -> Result<()> {
     }
 }
 
+/// Whether a node sends at `level` to all others.
+pub(in crate::bench) fn is_at(lab: &Lab, node: &str, level: Level) -> Result<bool> {
+    let listed: Nodes = ask(lab, node, Request::Nodes)?;
+    let mut sessions = listed.nodes.into_iter().filter(|node| !node.local).map(|node| node.session);
+    Ok(sessions.all(|session| session.is_some_and(|session| session.sends == level)))
+}
+
 /// Changes a key on all running nodes.
 fn set(lab: &Lab, section: &str, key: &str, value: &str) -> Result<()> {
     for node in cluster::nodes(lab) {
