@@ -5,6 +5,7 @@ use netft_common::fence::FenceTables;
 use netft_common::heartbeat::{self, Tables};
 use netft_common::map::{EngineState, KeySet, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
+use netft_common::shared::Shared;
 use netft_common::siphash::siphash;
 use netft_common::wire::Heartbeat;
 use std::hint::black_box;
@@ -21,13 +22,16 @@ struct Memory {
     state: SlotState,
 }
 
-impl Tables for Memory {
+impl Shared for Memory {
     fn node(&self) -> Option<&NodeConfig> {
         Some(&self.node)
     }
     fn engine(&self) -> Option<&EngineState> {
         Some(&self.engine)
     }
+}
+
+impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         (slot == 0).then_some(&self.config)
     }

@@ -13,16 +13,13 @@ use crate::fence::{self, FenceTables};
 use crate::map::{
     Counter, DataPath, EngineState, Gate, MAX_SLOTS, NodeConfig, SlotConfig, SlotState, down_reason,
 };
+use crate::shared::Shared;
 use crate::siphash::SipHash24;
 use crate::wire::{self, Header, Heartbeat, NO_SLOT, kind};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Where a node keeps what it knows: eBPF maps, or plain memory in tests and simulations.
-pub trait Tables {
-    /// Who this node is; `None` or cluster id 0 = nobody yet.
-    fn node(&self) -> Option<&NodeConfig>;
-    /// The engine's liveness.
-    fn engine(&self) -> Option<&EngineState>;
+pub trait Tables: Shared {
     /// Configuration of a slot, `None` if out of range. May change under the reader: see [`Tables::read`].
     fn config(&self, slot: u32) -> Option<&SlotConfig>;
     /// A word of it (generation or epoch) read again from memory, to see that nothing changed meanwhile.
@@ -50,25 +47,6 @@ pub trait Tables {
         let _ = index;
         None
     }
-    /// Reads a word that userspace and eBPF share. (This and the next two are here because LLVM's eBPF target has
-    /// the instructions but not Rust's atomic operations.)
-    #[inline(always)]
-    fn load(&self, word: &AtomicU64) -> u64 {
-        word.load(Relaxed)
-    }
-    /// Writes such a word.
-    #[inline(always)]
-    fn store(&self, word: &AtomicU64, value: u64) {
-        word.store(value, Relaxed);
-    }
-    /// Stores `new` if the word still is `seen`, atomically; says whether it was.
-    #[cfg(target_has_atomic = "64")]
-    fn compare_and_swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
-        word.compare_exchange(seen, new, Relaxed, Relaxed).is_ok()
-    }
-    /// Stores `new` if the word still is `seen`, atomically; says whether it was.
-    #[cfg(not(target_has_atomic = "64"))]
-    fn compare_and_swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool;
 }
 
 /// Why a message is dropped. One counter each.
@@ -187,7 +165,7 @@ pub fn find_slot<'a, T: Tables>(
 /// # Errors
 /// [`Refusal::NotOurs`] and every [`Reject`] but those of malformed frames, in the order of `docs/wire-format.md`.
 #[inline(always)]
-pub fn answer<T: FenceTables>(
+pub fn answer<T: Tables + FenceTables>(
     tables: &T,
     node: &NodeConfig,
     addresses: &Addresses,

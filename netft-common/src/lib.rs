@@ -17,6 +17,7 @@ pub mod lab;
 pub mod map;
 pub mod packet;
 pub mod receive;
+pub mod shared;
 pub mod siphash;
 pub mod vip;
 pub mod wire;

@@ -26,7 +26,10 @@ pub enum Verdict {
 /// # Errors
 /// Whatever is to be dropped, each reason with its own counter.
 #[inline(always)]
-pub fn receive<P: PacketMut + ?Sized, T: FenceTables>(packet: &mut P, tables: &T) -> Result<Verdict, Reject> {
+pub fn receive<P: PacketMut + ?Sized, T: Tables + FenceTables>(
+    packet: &mut P,
+    tables: &T,
+) -> Result<Verdict, Reject> {
     let Some(node) = tables.node() else { return Ok(Verdict::Pass(Counter::PassedOther)) };
     if node.cluster_id == 0 {
         return Ok(Verdict::Pass(Counter::PassedOther));

@@ -4,6 +4,7 @@
 //! headers, as Linux sends it. Only headers are looked at, so one look judges a whole super-packet.
 
 use crate::fence::{Closed, FenceTables, Frame, check, is_judged, is_owner, mac_word};
+use crate::heartbeat::Tables;
 use crate::map::Counter;
 use crate::packet::{Packet, mapped_words};
 
@@ -111,7 +112,7 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, at: usize, side: Side) -> Option<Named> 
 /// # Errors
 /// Why it is to be dropped.
 #[inline(always)]
-pub fn may_leave<P: Packet + ?Sized, T: FenceTables>(
+pub fn may_leave<P: Packet + ?Sized, T: Tables + FenceTables>(
     packet: &P,
     tables: &T,
     came_in_by: u32,
@@ -132,7 +133,7 @@ pub fn may_leave<P: Packet + ?Sized, T: FenceTables>(
 /// # Errors
 /// Why it is to be dropped.
 #[inline(always)]
-pub fn may_enter<P: Packet + ?Sized, T: FenceTables>(packet: &P, tables: &T) -> Result<(), Closed> {
+pub fn may_enter<P: Packet + ?Sized, T: Tables + FenceTables>(packet: &P, tables: &T) -> Result<(), Closed> {
     if !has_vips(tables) {
         return Ok(());
     }
@@ -147,7 +148,10 @@ pub fn may_enter<P: Packet + ?Sized, T: FenceTables>(packet: &P, tables: &T) -> 
 /// # Errors
 /// Why it is to be dropped.
 #[inline(always)]
-pub fn may_enter_here<P: Packet + ?Sized, T: FenceTables>(packet: &P, tables: &T) -> Result<(), Closed> {
+pub fn may_enter_here<P: Packet + ?Sized, T: Tables + FenceTables>(
+    packet: &P,
+    tables: &T,
+) -> Result<(), Closed> {
     if !has_vips(tables) {
         return Ok(());
     }
@@ -161,7 +165,7 @@ fn has_vips<T: FenceTables>(tables: &T) -> bool {
 
 /// Both addresses must pass. All but the ownership is the same for both, and is looked at once: that is much for the verifier.
 #[inline(always)]
-fn passes<T: FenceTables>(tables: &T, named: &Named, frame: Frame) -> Result<(), Closed> {
+fn passes<T: Tables + FenceTables>(tables: &T, named: &Named, frame: Frame) -> Result<(), Closed> {
     let (header, target) = (judged(tables, &named.header, frame), judged(tables, &named.target, frame));
     if header == NO_VIP && target == NO_VIP {
         return Ok(());

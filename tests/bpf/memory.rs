@@ -6,6 +6,7 @@ use netft_common::fence::FenceTables;
 use netft_common::heartbeat::Tables;
 use netft_common::map::{Counter, EngineState, MAX_SLOTS, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
+use netft_common::shared::Shared;
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -63,13 +64,16 @@ fn index(number: u32) -> usize {
     usize::try_from(number).expect("usize holds u32")
 }
 
-impl Tables for Memory {
+impl Shared for Memory {
     fn node(&self) -> Option<&NodeConfig> {
         Some(&self.node)
     }
     fn engine(&self) -> Option<&EngineState> {
         Some(&self.engine)
     }
+}
+
+impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         self.configs.get(index(slot))
     }

@@ -6,6 +6,7 @@ use netft_common::fence::FenceTables;
 use netft_common::heartbeat::{self, Addresses, Tables};
 use netft_common::map::{EngineState, KeySet, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
+use netft_common::shared::Shared;
 use netft_common::wire::{self, Header, Heartbeat, NO_SLOT, kind};
 use netft_core::types::address_bytes;
 use std::net::IpAddr;
@@ -70,13 +71,16 @@ impl Memory {
     }
 }
 
-impl Tables for Memory {
+impl Shared for Memory {
     fn node(&self) -> Option<&NodeConfig> {
         Some(&self.node)
     }
     fn engine(&self) -> Option<&EngineState> {
         Some(&self.engine)
     }
+}
+
+impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         (slot == OWN_SLOT).then_some(&self.config)
     }

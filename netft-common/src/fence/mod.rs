@@ -14,8 +14,8 @@ mod sabotage;
 #[cfg(netft_sabotage)]
 pub mod sabotage;
 
-use crate::heartbeat::Tables;
 use crate::map::{MAX_CPUS, MAX_NODES};
+use crate::shared::Shared;
 use crate::wire::{Heartbeat, kind};
 use bytemuck::{Pod, Zeroable};
 use core::sync::atomic::AtomicU64;
@@ -156,7 +156,7 @@ impl Voter {
 /// Where the fence's words are: eBPF maps, or plain memory in tests and simulations.
 ///
 /// Whoever has no VIPs need say nothing: without these words nobody is vouched for, and every fence is closed.
-pub trait FenceTables: Tables {
+pub trait FenceTables: Shared {
     /// The fence's own state; `None` = not there yet.
     #[inline(always)]
     fn fence(&self) -> Option<&FenceState> {

@@ -3,8 +3,7 @@
 extern crate std;
 
 use super::*;
-use crate::heartbeat::Tables;
-use crate::map::{EngineState, NodeConfig, SlotConfig, SlotState};
+use crate::map::{EngineState, NodeConfig};
 use core::sync::atomic::Ordering::Relaxed;
 use std::vec::Vec;
 
@@ -23,27 +22,12 @@ struct Memory {
     owned: Vec<AtomicU64>,
 }
 
-impl Tables for Memory {
+impl Shared for Memory {
     fn node(&self) -> Option<&NodeConfig> {
         Some(&self.node)
     }
     fn engine(&self) -> Option<&EngineState> {
         Some(&self.engine)
-    }
-    fn config(&self, _slot: u32) -> Option<&SlotConfig> {
-        None
-    }
-    fn read(&self, word: &u32) -> u32 {
-        *word
-    }
-    fn state(&self, _slot: u32) -> Option<&SlotState> {
-        None
-    }
-    fn is_local(&self, _address: &[u8; 16]) -> bool {
-        false
-    }
-    fn now_ns(&self) -> u64 {
-        NOW
     }
 }
 
@@ -202,27 +186,12 @@ fn rule_6_only_what_concerns_this_host_is_judged() {
 #[test]
 fn rule_8_vouching_is_noted_before_the_index_is_read() {
     struct Racing(Memory, std::cell::Cell<u64>);
-    impl Tables for Racing {
+    impl Shared for Racing {
         fn node(&self) -> Option<&NodeConfig> {
             self.0.node()
         }
         fn engine(&self) -> Option<&EngineState> {
             self.0.engine()
-        }
-        fn config(&self, slot: u32) -> Option<&SlotConfig> {
-            self.0.config(slot)
-        }
-        fn read(&self, word: &u32) -> u32 {
-            *word
-        }
-        fn state(&self, slot: u32) -> Option<&SlotState> {
-            self.0.state(slot)
-        }
-        fn is_local(&self, address: &[u8; 16]) -> bool {
-            self.0.is_local(address)
-        }
-        fn now_ns(&self) -> u64 {
-            NOW
         }
     }
     impl FenceTables for Racing {

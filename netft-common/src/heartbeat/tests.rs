@@ -23,13 +23,16 @@ struct Memory {
     now_ns: Cell<u64>,
 }
 
-impl Tables for Memory {
+impl Shared for Memory {
     fn node(&self) -> Option<&NodeConfig> {
         Some(&self.node)
     }
     fn engine(&self) -> Option<&EngineState> {
         Some(&self.engine)
     }
+}
+
+impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         self.configs.get(slot as usize)
     }

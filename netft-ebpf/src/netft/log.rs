@@ -10,6 +10,7 @@ use aya_log_ebpf::macro_support::{Level, level_enabled};
 use aya_log_ebpf::{debug, warn};
 use netft_common::heartbeat::{Reject, Tables};
 use netft_common::packet::{Class, Packet, classify};
+use netft_common::shared::Shared;
 use netft_common::wire::Header;
 
 /// A frame was refused. `context` is its own.

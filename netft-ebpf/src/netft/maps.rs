@@ -19,6 +19,7 @@ use netft_common::map::{
     Counter, DataPath, EngineState, GATES as GATES_COUNT, Gate, MAX_CPUS, MAX_INTERFACES, MAX_NODES,
     MAX_QUEUES, MAX_SLOTS, NodeConfig, SlotConfig, SlotState,
 };
+use netft_common::shared::Shared;
 
 pub const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Addresses of one node: two families on every interface, and room for more.
@@ -99,7 +100,7 @@ impl<'a, I> Maps<'a, I> {
     }
 }
 
-impl<I: Ingress> Tables for Maps<'_, I> {
+impl<I: Ingress> Shared for Maps<'_, I> {
     #[inline(always)]
     fn node(&self) -> Option<&NodeConfig> {
         NODE.get(0)
@@ -110,6 +111,38 @@ impl<I: Ingress> Tables for Maps<'_, I> {
         ENGINE.get(0)
     }
 
+    #[inline(always)]
+    fn load(&self, word: &AtomicU64) -> u64 {
+        // SAFETY: a reference is valid for reads; an aligned u64 is read whole. Volatile, as others write it.
+        unsafe { ptr::read_volatile(word.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(&self, word: &AtomicU64, value: u64) {
+        // SAFETY: the word lies in a map, where programs may write; an aligned u64 is written whole.
+        unsafe { ptr::write_volatile(word.as_ptr(), value) };
+    }
+
+    #[cfg(target_arch = "bpf")]
+    #[inline(always)]
+    fn compare_and_swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
+        let found: u64;
+        // SAFETY: the reference is a valid, aligned u64 in a map. The instruction (BPF_ATOMIC | BPF_CMPXCHG, kernel
+        // 5.12 and newer) compares with r0, stores on equality, and leaves what it found in r0.
+        unsafe {
+            asm!(
+                "r0 = cmpxchg_64({word} + 0, r0, {new})",
+                word = in(reg) word.as_ptr(),
+                new = in(reg) new,
+                inout("r0") seen => found,
+                options(nostack),
+            );
+        }
+        found == seen
+    }
+}
+
+impl<I: Ingress> Tables for Maps<'_, I> {
     #[inline(always)]
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         SLOTS.get(slot)
@@ -155,36 +188,6 @@ impl<I: Ingress> Tables for Maps<'_, I> {
     #[inline(always)]
     fn ingress(&self) -> (u32, u32) {
         self.context.ingress()
-    }
-
-    #[inline(always)]
-    fn load(&self, word: &AtomicU64) -> u64 {
-        // SAFETY: a reference is valid for reads; an aligned u64 is read whole. Volatile, as others write it.
-        unsafe { ptr::read_volatile(word.as_ptr()) }
-    }
-
-    #[inline(always)]
-    fn store(&self, word: &AtomicU64, value: u64) {
-        // SAFETY: the word lies in a map, where programs may write; an aligned u64 is written whole.
-        unsafe { ptr::write_volatile(word.as_ptr(), value) };
-    }
-
-    #[cfg(target_arch = "bpf")]
-    #[inline(always)]
-    fn compare_and_swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
-        let found: u64;
-        // SAFETY: the reference is a valid, aligned u64 in a map. The instruction (BPF_ATOMIC | BPF_CMPXCHG, kernel
-        // 5.12 and newer) compares with r0, stores on equality, and leaves what it found in r0.
-        unsafe {
-            asm!(
-                "r0 = cmpxchg_64({word} + 0, r0, {new})",
-                word = in(reg) word.as_ptr(),
-                new = in(reg) new,
-                inout("r0") seen => found,
-                options(nostack),
-            );
-        }
-        found == seen
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a node's kernel and its daemon share, and its clock.
 
 use crate::fence::{FenceState, FenceTables};
-use netft_common::heartbeat::Tables;
-use netft_common::map::{EngineState, NodeConfig, SlotConfig, SlotState};
+use netft_common::map::{EngineState, NodeConfig};
+use netft_common::shared::Shared;
 use netft_core::types::{Nanos, NodeId};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -44,27 +44,12 @@ impl Memory {
     }
 }
 
-impl Tables for Memory {
+impl Shared for Memory {
     fn node(&self) -> Option<&NodeConfig> {
         Some(&self.node)
     }
     fn engine(&self) -> Option<&EngineState> {
         Some(&self.engine)
-    }
-    fn config(&self, _slot: u32) -> Option<&SlotConfig> {
-        None
-    }
-    fn read(&self, word: &u32) -> u32 {
-        *word
-    }
-    fn state(&self, _slot: u32) -> Option<&SlotState> {
-        None
-    }
-    fn is_local(&self, _address: &[u8; 16]) -> bool {
-        false
-    }
-    fn now_ns(&self) -> u64 {
-        0
     }
 }
 

@@ -10,6 +10,7 @@ use crate::types::{InterfaceNumber, LinkState, Nanos, NodeId, Slot, Timing};
 use netft_common::fence::FenceTables;
 use netft_common::heartbeat::{self, Addresses, Answer, Tables};
 use netft_common::map::{ActiveRoute, EngineState, KeySet, NodeConfig, SlotConfig, SlotState};
+use netft_common::shared::Shared;
 use netft_common::wire::{Heartbeat, NO_SLOT};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -30,13 +31,24 @@ pub(crate) struct Memory {
     clock_ns: Cell<Nanos>,
 }
 
-impl Tables for Memory {
+impl Shared for Memory {
     fn node(&self) -> Option<&NodeConfig> {
         Some(&self.node)
     }
     fn engine(&self) -> Option<&EngineState> {
         Some(&self.engine)
     }
+    fn compare_and_swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
+        // One thread: no need to lock the bus for each leg.
+        let same = word.load(Relaxed) == seen;
+        if same {
+            word.store(new, Relaxed);
+        }
+        same
+    }
+}
+
+impl Tables for Memory {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         self.configs.get(slot as usize)
     }
@@ -51,14 +63,6 @@ impl Tables for Memory {
     }
     fn now_ns(&self) -> u64 {
         self.clock_ns.get()
-    }
-    fn compare_and_swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
-        // One thread: no need to lock the bus for each leg.
-        let same = word.load(Relaxed) == seen;
-        if same {
-            word.store(new, Relaxed);
-        }
-        same
     }
 }
 

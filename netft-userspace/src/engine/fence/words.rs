@@ -9,8 +9,8 @@ use netft_common::fence::{
     self, Closed, FenceState, FenceTables, MAX_VIPS, MAX_VOTERS, VipEntry, name, store_voters, vouch_word,
     vouched_index,
 };
-use netft_common::heartbeat::Tables;
-use netft_common::map::{self, EngineState, MAX_CPUS, MAX_NODES, NodeConfig, SlotConfig, SlotState};
+use netft_common::map::{self, EngineState, MAX_CPUS, MAX_NODES, NodeConfig};
+use netft_common::shared::Shared;
 use netft_core::ownership::{Epoch, NodeSet, VipId};
 use netft_core::types::{Nanos, NodeId, address_bytes};
 use std::io;
@@ -180,27 +180,12 @@ fn word(words: &Mapped<AtomicU64>, index: usize) -> Option<&AtomicU64> {
     (index < words.len()).then(|| words.get(index))
 }
 
-impl Tables for FenceWords {
+impl Shared for FenceWords {
     fn node(&self) -> Option<&NodeConfig> {
         Some(&self.node)
     }
     fn engine(&self) -> Option<&EngineState> {
         Some(self.engine.get(0))
-    }
-    fn config(&self, _slot: u32) -> Option<&SlotConfig> {
-        None
-    }
-    fn read(&self, word: &u32) -> u32 {
-        *word
-    }
-    fn state(&self, _slot: u32) -> Option<&SlotState> {
-        None
-    }
-    fn is_local(&self, _address: &[u8; 16]) -> bool {
-        false
-    }
-    fn now_ns(&self) -> u64 {
-        sys::boottime()
     }
 }
 

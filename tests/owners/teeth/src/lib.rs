@@ -41,7 +41,7 @@ pub use plan::{
 };
 pub use shell as of_the_shell;
 
-pub(crate) use netft_common::{heartbeat, map, wire};
+pub(crate) use netft_common::{map, shared, wire};
 pub(crate) use netft_core::types;
 
 include!("../../src/simulator.rs");

@@ -12,6 +12,7 @@ use netft_common::fence::FenceTables;
 use netft_common::heartbeat::Tables;
 use netft_common::map::{EngineState, KeySet, LAYOUT_VERSION, NodeConfig, SlotConfig, SlotState};
 use netft_common::receive::{Verdict, receive};
+use netft_common::shared::Shared;
 use netft_common::wire::Header;
 use netft_core::types::address_bytes;
 use nix::errno::Errno;
@@ -162,13 +163,16 @@ impl Peers {
     }
 }
 
-impl Tables for Peers {
+impl Shared for Peers {
     fn node(&self) -> Option<&NodeConfig> {
         self.nodes.get(self.own)
     }
     fn engine(&self) -> Option<&EngineState> {
         Some(&self.engine)
     }
+}
+
+impl Tables for Peers {
     fn config(&self, slot: u32) -> Option<&SlotConfig> {
         self.configs.get(usize::try_from(slot).ok()?)
     }
