@@ -6,13 +6,13 @@ use netft_common::fence::MAX_VOTERS;
 use netft_core::channel::Introduction;
 use netft_core::ownership::{
     Command, Elections, Entry, Epoch, Heed, LogId, Message, NodeSet, Ownership, Seen, Start, State, VipId,
-    VoterSets, VoterStanding,
+    VipSettings, VoterSets, VoterStanding, Why,
 };
 use netft_core::types::{Nanos, NodeId};
 use openraft::EntryPayload;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// After a start a node doesn't stand for this long, or until it has heard of a leader: one that works is heard of within it. Without, a node that comes back would
 /// depose it.
@@ -33,6 +33,10 @@ pub trait Actuator: Send + 'static {
     fn read_stamps(&mut self, nodes: &NodeSet) -> Vec<(NodeId, Nanos)>;
     /// [`Command::StoreVoters`].
     fn store_voters(&mut self, words: &[u64; MAX_VOTERS]);
+    /// [`Command::StoreVip`].
+    fn store_vip(&mut self, _vip: VipId, _settings: &VipSettings) {}
+    /// [`Command::ForgetVip`].
+    fn forget_vip(&mut self, _vip: VipId) {}
     /// [`Command::ClearOwner`].
     fn clear_owner(&mut self, vip: VipId);
     /// [`Command::Flush`].
@@ -74,6 +78,19 @@ pub(crate) struct Reign {
     pub(crate) leader: Option<NodeId>,
 }
 
+/// What whoever looks after a node wants to hear of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The newest term.
+    pub term: u64,
+    /// Who leads in it.
+    pub leader: Option<NodeId>,
+    /// The newest entry that was applied.
+    pub applied: LogId,
+    /// How often this node has taken or released a VIP.
+    pub handovers: u64,
+}
+
 /// One lock around the state machines, and who is woken when they want something later.
 #[derive(Clone)]
 pub(crate) struct Driver {
@@ -102,6 +119,8 @@ struct Inner {
     /// What a peer said against this node's store.
     trouble: Option<String>,
     dropped_votes: u64,
+    handovers: u64,
+    changes: watch::Sender<Change>,
 }
 
 impl Driver {
@@ -123,6 +142,8 @@ impl Driver {
             settled_ns: now + SETTLING_NS,
             trouble: None,
             dropped_votes: 0,
+            handovers: 0,
+            changes: watch::Sender::default(),
         };
         let driver = Self { inner: Arc::new(Mutex::new(inner)), changed: Arc::default() };
         driver.with(|_, _| ());
@@ -145,6 +166,7 @@ impl Driver {
         let mut inner = self.lock();
         let result = work(&mut inner, now_ns());
         inner.drain();
+        inner.tell_changes();
         result
     }
 
@@ -270,8 +292,21 @@ impl Driver {
         });
     }
 
-    pub(crate) fn assign(&self, vip: VipId, owner: Option<NodeId>) {
-        self.with(|inner, now| inner.ownership.assign(now, vip, owner));
+    pub(crate) fn assign(&self, vip: VipId, owner: Option<NodeId>, why: Why) {
+        self.with(|inner, now| inner.ownership.assign_because(now, vip, owner, why));
+    }
+
+    pub(crate) fn ask_to_move(&self, vip: VipId, node: NodeId) {
+        self.with(|inner, now| inner.ownership.ask_to_move(now, vip, node));
+    }
+
+    /// What ownership doesn't want by itself, and the leader does.
+    pub(crate) fn propose(&self, entry: Entry) {
+        drop(self.lock().outlets.proposals.send(entry));
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<Change> {
+        self.lock().changes.subscribe()
     }
 
     /// What may be said in an introduction to this node.
@@ -418,6 +453,13 @@ impl Inner {
         }
     }
 
+    fn tell_changes(&mut self) {
+        let Reign { term, leader } = self.reign;
+        let applied = self.ownership.state().applied;
+        let change = Change { term, leader, applied, handovers: self.handovers };
+        self.changes.send_if_modified(|known| std::mem::replace(known, change) != change);
+    }
+
     fn drain(&mut self) {
         while let Some(command) = self.ownership.poll_command() {
             self.execute(command);
@@ -425,6 +467,9 @@ impl Inner {
     }
 
     fn execute(&mut self, command: Command) {
+        if matches!(command, Command::ClearOwner(_) | Command::SetOwner(..)) {
+            self.handovers += 1;
+        }
         match command {
             Command::StoreAllUnsure => self.actuator.store_all_unsure(),
             Command::StoreVouch(node, index) => self.actuator.store_vouch(node, index),
@@ -434,6 +479,8 @@ impl Inner {
             }
             Command::Acknowledge(id) => self.acknowledged = id,
             Command::StoreVoters(words) => self.actuator.store_voters(&words),
+            Command::StoreVip(vip, settings) => self.actuator.store_vip(vip, &settings),
+            Command::ForgetVip(vip) => self.actuator.forget_vip(vip),
             Command::ClearOwner(vip) => self.actuator.clear_owner(vip),
             Command::Flush => self.actuator.flush(),
             Command::StoreApplied(applied) => self.actuator.store_applied(applied),

@@ -23,7 +23,7 @@ mod store;
 mod types;
 
 pub use disk::DiskCost;
-pub use driver::{Actuator, NoFence};
+pub use driver::{Actuator, Change, NoFence};
 pub use members::Place;
 pub use node::{Consensus, ConsensusError, SNAPSHOT_ENTRIES, Settings, Status, timers};
 pub use rpc::Refusals;

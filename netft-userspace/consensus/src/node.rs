@@ -2,7 +2,7 @@
 
 use crate::clock::now_ns;
 use crate::disk::{Disk, DiskCost, Keeps};
-use crate::driver::{Actuator, Driver, Outlets, Reign, Stand};
+use crate::driver::{Actuator, Change, Driver, Outlets, Reign, Stand};
 use crate::log::Log;
 use crate::machine::{Machine, state_in};
 use crate::members::{self, Place};
@@ -13,7 +13,9 @@ use crate::types::{Raft, log_id};
 use netft_core::channel::Cluster;
 use netft_core::dice::Dice;
 use netft_core::keys::Keyring;
-use netft_core::ownership::{Entry, Epoch, LogId, NodeSet, Seen, Start, State, VipId, VoterSets};
+use netft_core::ownership::{
+    Entry, Epoch, LogId, NodeSet, Ownership, Seen, Start, State, VipId, VoterSets, Why,
+};
 use netft_core::types::{Nanos, NodeId};
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::{Config, SnapshotPolicy};
@@ -23,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -280,7 +282,32 @@ impl Consensus {
 
     /// The leader gives a VIP to another owner; does nothing on others.
     pub fn assign(&self, vip: VipId, owner: Option<NodeId>) {
-        self.driver.assign(vip, owner);
+        self.assign_because(vip, owner, Why::Assigned);
+    }
+
+    /// The same, with a reason for people.
+    pub fn assign_because(&self, vip: VipId, owner: Option<NodeId>, why: Why) {
+        self.driver.assign(vip, owner, why);
+    }
+
+    /// Wants a VIP to go to a node: the leader assigns it, others tell the leader, who may not hear it.
+    pub fn ask_to_move(&self, vip: VipId, node: NodeId) {
+        self.driver.ask_to_move(vip, node);
+    }
+
+    /// Proposes an entry, if this node leads, and doesn't wait: whether it was applied shows in the state.
+    pub fn propose(&self, entry: Entry) {
+        self.driver.propose(entry);
+    }
+
+    /// Tells when something has changed.
+    pub fn changes(&self) -> watch::Receiver<Change> {
+        self.driver.changes()
+    }
+
+    /// Looks at ownership, and keeps everything else waiting meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&Ownership) -> T) -> T {
+        self.driver.look(look)
     }
 
     /// The applied state.

@@ -192,7 +192,8 @@ impl Node {
             Command::Acknowledge(id) => self.raft.acknowledge(id),
             Command::StoreVoters(words) => store_voters(&memory.fence, &words, quorum::MAJORITY),
             Command::ClearOwner(vip) => memory.owned[usize::from(vip.get())].store(0, Relaxed),
-            Command::Flush => (),
+            // Its VIPs have no addresses.
+            Command::Flush | Command::StoreVip(..) | Command::ForgetVip(_) => (),
             Command::StoreApplied(applied) => memory.fence.applied.store(applied, Relaxed),
             Command::SetOwner(vip, epoch) => memory.owned[usize::from(vip.get())].store(epoch, Relaxed),
             Command::Send(to, message) if to == self.id => self.inbox.push_back(Input::Message(to, message)),

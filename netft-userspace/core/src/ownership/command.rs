@@ -1,6 +1,6 @@
 //! What goes into a node's part in ownership, and what comes out.
 
-use super::{Entry, Epoch, LogId, NodeSet, VipId};
+use super::{Entry, Epoch, LogId, NodeSet, VipId, VipSettings};
 use crate::types::{Nanos, NodeId};
 use netft_common::fence::MAX_VOTERS;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,10 @@ pub enum Command {
     Acknowledge(LogId),
     /// The voters as the fence counts them.
     StoreVoters([u64; MAX_VOTERS]),
+    /// These are the VIP's addresses: they are fenced by its number from now on. Comes before its owner bit is set.
+    StoreVip(VipId, VipSettings),
+    /// The VIP is no more, and nobody owned it: its addresses are nobody's.
+    ForgetVip(VipId),
     /// Clear the owner bit. Then take the address away.
     ClearOwner(VipId),
     /// Wait until no CPU is in a fence program that began before, and what left TC has left its queue, as far as can be known.
@@ -95,6 +99,13 @@ pub enum Message {
         vip: VipId,
         /// At which.
         epoch: Epoch,
+    },
+    /// Anybody to the leader: an administrator wants the VIP there.
+    Move {
+        /// Which.
+        vip: VipId,
+        /// To whom.
+        node: NodeId,
     },
     /// To everybody, now and then.
     Progress {

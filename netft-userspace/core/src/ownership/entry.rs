@@ -5,6 +5,8 @@ use crate::types::NodeId;
 use netft_common::fence::{MAX_VIPS, MAX_VOTERS};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
 
 /// Where an entry stands in the log. Of two logs, the one with the higher last id is ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -113,17 +115,82 @@ impl VoterSets {
     }
 }
 
-/// What an administrator wants of a VIP.
+/// An address of a VIP, with the length of its subnet's prefix: "10.0.1.100/24".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VipAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// At most 32 or 128.
+    pub prefix_len: u8,
+}
+
+impl fmt::Display for VipAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_len)
+    }
+}
+
+impl FromStr for VipAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("\"{text}\" is not an address with a prefix length: write one like \"10.0.1.100/24\"");
+        let (address, prefix_len) = text.split_once('/').ok_or_else(wrong)?;
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_len = prefix_len.parse().ok().filter(|length| (1..=longest).contains(length));
+        Ok(Self { address: address.to_canonical(), prefix_len: prefix_len.ok_or_else(wrong)? })
+    }
+}
+
+impl TryFrom<String> for VipAddress {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<VipAddress> for String {
+    fn from(address: VipAddress) -> Self {
+        address.to_string()
+    }
+}
+
+/// What an administrator wants of a VIP. Name and addresses are what it *is*: they never change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipSettings {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Its addresses. No two VIPs have one in common.
+    #[serde(default)]
+    pub addresses: Vec<VipAddress>,
     /// VIPs of a group move together.
     pub group: Option<u16>,
+    /// Name of the network on whose interfaces it is; `None` = the one with its subnet.
+    #[serde(default)]
+    pub network_name: Option<String>,
     /// Number of its client network, 0..64.
     pub network: u8,
     /// The best first.
     pub preferred: Vec<NodeId>,
     /// For how long a more preferred node must have been fit before the VIP goes back to it, in nanoseconds; `None` = never.
     pub failback_ns: Option<u64>,
+}
+
+impl VipSettings {
+    /// Whether both are about the same VIP.
+    pub fn is_same_vip(&self, other: &Self) -> bool {
+        self.name == other.name && self.addresses == other.addresses
+    }
+
+    /// Whether there can't be both.
+    pub fn clashes(&self, other: &Self) -> bool {
+        let mut addresses = self.addresses.iter().map(|own| own.address);
+        !self.name.is_empty() && self.name == other.name
+            || addresses.any(|own| other.addresses.iter().any(|other| other.address == own))
+    }
 }
 
 /// One entry of the log.
@@ -144,7 +211,8 @@ pub enum Entry {
     Leases(Leases),
     /// Rules 5 and 13: whoever owns or owned something has applied the change at this index.
     Settled(u64),
-    /// A VIP is made, or its settings change.
+    /// A VIP is made, or its settings change. Void if it would change what the VIP is, or if another one has its name or an
+    /// address of it: an address must be fenced by one number at a time.
     Vip(VipId, VipSettings),
     /// A VIP is deleted. Void while somebody owns it or an earlier owner's end isn't recorded.
     RemoveVip(VipId),
@@ -159,6 +227,9 @@ pub enum Entry {
         owner: Option<NodeId>,
         /// The new epoch.
         epoch: Epoch,
+        /// Why.
+        #[serde(default)]
+        why: Why,
     },
     /// Rule 9: every earlier owner's end is recorded, as seen at this epoch.
     Took {
@@ -169,6 +240,31 @@ pub enum Entry {
     },
     /// Maintenance: decisions are frozen.
     Maintenance(Maintenance),
+}
+
+/// Why a VIP was given to its owner: for people, nothing follows from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Nobody owned it.
+    #[default]
+    Assigned,
+    /// The owner couldn't be reached.
+    OwnerDown,
+    /// Its host answered, its engine didn't tick.
+    OwnerStalled,
+    /// It stopped cleanly.
+    OwnerLeft,
+    /// It didn't apply what was decided.
+    OwnerAsleep,
+    /// It had no interface that was up in the VIP's subnet.
+    OwnerNetworkDown,
+    /// Another node is preferred, and has been fit for long enough.
+    Preferred,
+    /// An administrator said so.
+    Moved,
+    /// An administrator removes it.
+    Removed,
 }
 
 /// Whether decisions are frozen.

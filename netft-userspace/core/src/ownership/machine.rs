@@ -5,10 +5,11 @@ mod leading;
 use super::collector::Collector;
 use super::command::{Command, Message, Start};
 use super::handover::Handovers;
+use super::identities::Identities;
 use super::progress::{Progress, ROUND_NS};
 use super::sabotage::{Sabotage, broken};
 use super::vouching::Vouching;
-use super::{Entry, Epoch, Leases, LogId, NodeSet, State, VipId, VoterSets, VoterStanding};
+use super::{Entry, Epoch, Leases, LogId, NodeSet, State, VipId, VoterSets, VoterStanding, Why};
 use crate::types::{Nanos, NodeId};
 use netft_common::fence::{MAX_VOTERS, Voter};
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +34,7 @@ pub struct Ownership {
     progress: Progress,
     /// Owner bits as stored.
     owned: BTreeMap<VipId, Epoch>,
+    identities: Identities,
     /// Nothing is stored below this index: the maps are ahead of what has been replayed, or the end of the log isn't known.
     act_from: Option<u64>,
     /// The applied index in the maps.
@@ -62,6 +64,7 @@ impl Ownership {
             collector: Collector::default(),
             progress: Progress::default(),
             owned: start.owned.into_iter().collect(),
+            identities: Identities::default(),
             act_from: None,
             stored: start.applied,
             voters: None,
@@ -256,6 +259,7 @@ impl Ownership {
                 self.try_to_take(now, vip);
             }
             Message::Took { vip, epoch } => self.record_taking(now, Some(from), vip, epoch),
+            Message::Move { vip, node } => self.move_to(now, vip, node),
             Message::Progress { applied, .. } => self.progress.told(from, applied),
         }
     }
@@ -280,13 +284,27 @@ impl Ownership {
     /// The leader gives a VIP to another owner, or to nobody. Does nothing if this node doesn't lead, or waits for an earlier
     /// proposal.
     pub fn assign(&mut self, now: Nanos, id: VipId, owner: Option<NodeId>) {
+        self.assign_because(now, id, owner, Why::Assigned);
+    }
+
+    /// The same, with a reason for people.
+    pub fn assign_because(&mut self, now: Nanos, id: VipId, owner: Option<NodeId>, why: Why) {
         let Some(vip) = self.state.vips.get(&id).filter(|_| self.leads()) else { return };
         if vip.owner == owner || self.proposed.get(&id).is_some_and(|until_ns| now < *until_ns) {
             return;
         }
         self.proposed.insert(id, now + PROPOSAL_NS);
-        let entry = Entry::Assign { vip: id, from: vip.owner, owner, epoch: vip.epoch + 1 };
+        let entry = Entry::Assign { vip: id, from: vip.owner, owner, epoch: vip.epoch + 1, why };
         self.commands.push_back(Command::Propose(entry));
+    }
+
+    /// An administrator wants a VIP to go to a node: the leader assigns it, others tell the leader.
+    pub fn ask_to_move(&mut self, now: Nanos, vip: VipId, node: NodeId) {
+        match self.leader {
+            Some(leader) if leader == self.own => self.move_to(now, vip, node),
+            Some(leader) => self.send(leader, Message::Move { vip, node }),
+            None => (),
+        }
     }
 
     /// Rule 13: whether the voters may change to this set now. The leader asks before it proposes.
@@ -304,7 +322,7 @@ impl Ownership {
     }
 
     /// Whether what has been applied is as new as what was true when this node started.
-    fn may_act(&self) -> bool {
+    pub fn may_act(&self) -> bool {
         self.act_from.is_some_and(|from| self.state.applied.index >= from)
     }
 
@@ -338,6 +356,7 @@ impl Ownership {
             return;
         }
         let released = self.release();
+        self.commands.extend(self.identities.changes(&self.state));
         self.store_voters();
         self.stored = self.state.applied.index;
         self.commands.push_back(Command::StoreApplied(self.stored));

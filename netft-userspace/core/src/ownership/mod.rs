@@ -14,6 +14,7 @@ mod command;
 mod elections;
 mod entry;
 mod handover;
+mod identities;
 mod machine;
 mod node_set;
 mod pair;
@@ -30,7 +31,9 @@ mod vouching;
 
 pub use command::{Command, Message, Start};
 pub use elections::{Elections, Heed, Seen};
-pub use entry::{Entry, LogId, Maintenance, Member, Standing, VipId, VipSettings, VoterSets};
+pub use entry::{
+    Entry, LogId, Maintenance, Member, Standing, VipAddress, VipId, VipSettings, VoterSets, Why,
+};
 pub use machine::Ownership;
 pub use node_set::NodeSet;
 pub use pair::{Claim, Pair, PairCommand};

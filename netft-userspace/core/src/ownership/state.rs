@@ -2,7 +2,7 @@
 
 use super::entry::Maintenance;
 use super::sabotage::{Sabotage, broken};
-use super::{Entry, Epoch, LogId, Member, NodeSet, VipId, VipSettings, VoterSets};
+use super::{Entry, Epoch, LogId, Member, NodeSet, VipId, VipSettings, VoterSets, Why};
 use crate::types::{Nanos, NodeId, RouteClass};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,6 +53,9 @@ pub struct Vip {
     pub owner: Option<NodeId>,
     /// Grows with every assignment.
     pub epoch: Epoch,
+    /// Why it has this owner.
+    #[serde(default)]
+    pub why: Why,
     /// The entry that assigned it.
     pub assigned: LogId,
     /// Rule 9: every owner whose end isn't recorded; may contain the present owner, who has nothing to fear from itself.
@@ -66,6 +69,19 @@ impl Vip {
             Some(owner) => self.earlier.without(owner),
             None => self.earlier,
         }
+    }
+
+    fn assign(&mut self, id: LogId, from: Option<NodeId>, owner: Option<NodeId>, epoch: Epoch, why: Why) {
+        if epoch != self.epoch + 1 || from != self.owner {
+            return;
+        }
+        if broken(Sabotage::OnlyTheLastOwner) {
+            self.earlier = NodeSet::EMPTY;
+        }
+        if let Some(from) = from {
+            self.earlier.insert(from);
+        }
+        (self.owner, self.epoch, self.assigned, self.why) = (owner, epoch, id, why);
     }
 }
 
@@ -129,17 +145,17 @@ impl State {
                 self.leases_before = None;
             }
             Entry::Settled(_) => (),
-            Entry::Vip(vip, settings) => {
-                // Epochs go on above any that a deleted VIP of this number ever had: old messages must not fit.
-                let new = || Vip { epoch: id.index, ..Vip::default() };
-                self.vips.entry(*vip).or_insert_with(new).settings = settings.clone();
-            }
+            Entry::Vip(vip, settings) => self.make(id, *vip, settings),
             Entry::RemoveVip(vip) => {
                 if self.vips.get(vip).is_some_and(|vip| vip.owner.is_none() && vip.earlier.is_empty()) {
                     self.vips.remove(vip);
                 }
             }
-            Entry::Assign { vip, from, owner, epoch } => self.assign(id, *vip, *from, *owner, *epoch),
+            Entry::Assign { vip, from, owner, epoch, why } => {
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.assign(id, *from, *owner, *epoch, *why);
+                }
+            }
             Entry::Took { vip, epoch } => {
                 if let Some(vip) = self.vips.get_mut(vip).filter(|vip| vip.epoch == *epoch) {
                     vip.earlier = NodeSet::EMPTY;
@@ -149,18 +165,16 @@ impl State {
         }
     }
 
-    fn assign(&mut self, id: LogId, vip: VipId, from: Option<NodeId>, owner: Option<NodeId>, epoch: Epoch) {
-        let Some(vip) = self.vips.get_mut(&vip) else { return };
-        if epoch != vip.epoch + 1 || from != vip.owner {
-            return;
+    fn make(&mut self, id: LogId, vip: VipId, settings: &VipSettings) {
+        if let Some(known) = self.vips.get_mut(&vip) {
+            if known.settings.is_same_vip(settings) {
+                known.settings = settings.clone();
+            }
+        } else if !self.vips.values().any(|known| known.settings.clashes(settings)) {
+            // Epochs go on above any that a deleted VIP of this number ever had: old messages must not fit.
+            let new = Vip { settings: settings.clone(), epoch: id.index, ..Vip::default() };
+            self.vips.insert(vip, new);
         }
-        if broken(Sabotage::OnlyTheLastOwner) {
-            vip.earlier = NodeSet::EMPTY;
-        }
-        if let Some(from) = from {
-            vip.earlier.insert(from);
-        }
-        (vip.owner, vip.epoch, vip.assigned) = (owner, epoch, id);
     }
 
     fn remove_member(&mut self, node: NodeId) {

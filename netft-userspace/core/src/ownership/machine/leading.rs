@@ -1,11 +1,19 @@
 //! What only the leader does: asks who is silent, records ends, says that a change is settled.
 
 use super::super::command::{Command, Message};
-use super::super::{Entry, Epoch, Vip, VipId};
+use super::super::{Entry, Epoch, Standing, Vip, VipId, Why};
 use super::{Ownership, PROPOSAL_NS};
 use crate::types::{Nanos, NodeId};
 
 impl Ownership {
+    /// Not to a node that wouldn't hear of it: nobody would serve the VIP.
+    pub(super) fn move_to(&mut self, now: Nanos, vip: VipId, node: NodeId) {
+        let standing = self.state.members.get(&node).map(|member| member.standing);
+        if standing == Some(Standing::Active) && !self.sleeps(node) {
+            self.assign_because(now, vip, Some(node), Why::Moved);
+        }
+    }
+
     /// Rule 9: the end of all earlier owners goes into the log.
     pub(super) fn record_taking(&mut self, now: Nanos, owner: Option<NodeId>, id: VipId, epoch: Epoch) {
         let Some(vip) = self.state.vips.get(&id) else { return };

@@ -8,6 +8,7 @@ mod rules;
 
 use super::{
     Command, Entry, Leases, LogId, Member, Ownership, Standing, Start, State, VipId, VipSettings, VoterSets,
+    Why,
 };
 use crate::types::NodeId;
 
@@ -28,7 +29,7 @@ pub(super) fn at(index: u64) -> LogId {
 }
 
 fn assign(from: Option<u16>, owner: Option<u16>, epoch: u64) -> Entry {
-    Entry::Assign { vip: vip(0), from: from.map(id), owner: owner.map(id), epoch }
+    Entry::Assign { vip: vip(0), from: from.map(id), owner: owner.map(id), epoch, why: Why::default() }
 }
 
 /// What every log here begins with: nodes 1 to 4, of which 1 to 3 vote, and VIP 0, whose epoch is 7.

@@ -17,7 +17,13 @@ fn owned(settings: &VipSettings) -> State {
         let index = state.applied.index + 1;
         state.apply(at(index), &Entry::Vip(vip(number), settings.clone()));
         let epoch = state.vips[&vip(number)].epoch + 1;
-        let entry = Entry::Assign { vip: vip(number), from: None, owner: Some(id(owner)), epoch };
+        let entry = Entry::Assign {
+            vip: vip(number),
+            from: None,
+            owner: Some(id(owner)),
+            epoch,
+            why: Why::default(),
+        };
         state.apply(at(index + 1), &entry);
     }
     state

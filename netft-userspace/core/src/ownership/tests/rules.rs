@@ -408,3 +408,73 @@ fn an_assignment_that_comes_too_late_is_void() {
     state.apply(at(NEXT + 2), &assign(Some(2), Some(4), 9));
     assert_eq!((state.vips[&vip(0)].owner, state.vips[&vip(0)].epoch), (Some(id(3)), 8));
 }
+
+fn settings(name: &str, address: &str) -> VipSettings {
+    VipSettings { name: name.into(), addresses: vec![address.parse().unwrap()], ..VipSettings::default() }
+}
+
+#[test]
+fn what_a_vip_is_never_changes_and_no_two_have_an_address_in_common() {
+    let mut state = state();
+    let mut index = NEXT..;
+    let mut apply = |number, settings: VipSettings| {
+        state.apply(at(index.next().unwrap()), &Entry::Vip(vip(number), settings));
+        state.vips.get(&vip(number)).map(|vip| vip.settings.clone())
+    };
+    let web = settings("web", "10.0.0.100/24");
+    assert_eq!(apply(1, web.clone()), Some(web.clone()));
+    assert_eq!(apply(1, settings("web", "10.0.0.101/24")), Some(web.clone()), "another address");
+    assert_eq!(apply(1, settings("db", "10.0.0.100/24")), Some(web.clone()), "another name");
+    assert_eq!(apply(2, settings("db", "10.0.0.100/25")), None, "the same address");
+    assert_eq!(apply(2, settings("web", "10.0.0.102/24")), None, "the same name");
+    let preferred = VipSettings { preferred: vec![id(3)], ..web };
+    assert_eq!(apply(1, preferred.clone()), Some(preferred));
+}
+
+#[test]
+fn addresses_are_stored_before_the_owner_bit_and_forgotten_once_nobody_owns() {
+    let mut node = node(2, 1);
+    let web = settings("web", "10.0.0.100/24");
+    let given =
+        Entry::Assign { vip: vip(1), from: None, owner: Some(id(2)), epoch: NEXT + 1, why: Why::default() };
+    let entries = [(at(NEXT), Entry::Vip(vip(1), web.clone())), (at(NEXT + 1), given)];
+    node.handle_append(&entries);
+    commit(&mut node, &entries);
+    let commands = drain(&mut node);
+    let place = |wanted| commands.iter().position(|command| *command == wanted).unwrap();
+    assert!(
+        place(Command::StoreVip(vip(1), web)) < place(Command::SetOwner(vip(1), NEXT + 1)),
+        "{commands:?}"
+    );
+    let kept = add(&mut node, NEXT + 2, Entry::RemoveVip(vip(1)));
+    assert!(!kept.contains(&Command::ForgetVip(vip(1))), "somebody owns it: {kept:?}");
+    assert!(!kept.iter().any(|command| matches!(command, Command::StoreVip(..))), "stored once: {kept:?}");
+    add(
+        &mut node,
+        NEXT + 3,
+        Entry::Assign { vip: vip(1), from: Some(id(2)), owner: None, epoch: NEXT + 2, why: Why::Removed },
+    );
+    add(&mut node, NEXT + 4, Entry::Took { vip: vip(1), epoch: NEXT + 2 });
+    let gone = add(&mut node, NEXT + 5, Entry::RemoveVip(vip(1)));
+    assert!(gone.contains(&Command::ForgetVip(vip(1))), "{gone:?}");
+    // Its number may be another VIP's now.
+    let db = settings("db", "10.0.0.101/24");
+    let made = add(&mut node, NEXT + 6, Entry::Vip(vip(1), db.clone()));
+    assert!(made.contains(&Command::StoreVip(vip(1), db)), "{made:?}");
+}
+
+#[test]
+fn who_is_asked_to_move_a_vip_and_does_not_lead_tells_the_leader() {
+    let mut other = node(2, 1);
+    other.ask_to_move(NOW, vip(0), id(3));
+    let told = Message::Move { vip: vip(0), node: id(3) };
+    assert_eq!(drain(&mut other), [Command::Send(id(1), told.clone())]);
+    let mut leader = node(1, 1);
+    leader.handle_message(NOW, id(2), &told);
+    let moved = Entry::Assign { vip: vip(0), from: None, owner: Some(id(3)), epoch: 8, why: Why::Moved };
+    assert_eq!(drain(&mut leader), [Command::Propose(moved)]);
+    // Nobody who takes no part gets one.
+    let mut leader = node(1, 1);
+    leader.ask_to_move(NOW, vip(0), id(9));
+    assert_eq!(drain(&mut leader), []);
+}
