@@ -8,6 +8,7 @@ pub mod engine;
 pub mod listing;
 pub mod mmap;
 pub mod netlink;
+pub mod ownership;
 pub mod pressure;
 pub mod rtnl;
 pub mod sys;

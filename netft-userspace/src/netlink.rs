@@ -186,6 +186,29 @@ impl Monitor {
     }
 }
 
+/// Index and name of every interface that speaks Ethernet, and of `lo`.
+///
+/// # Errors
+/// As the kernel put it.
+pub fn ethernet() -> Result<Vec<(u32, String)>, NetlinkError> {
+    const ARPHRD_ETHER_AND_LOOPBACK: [u16; 2] = [1, 772];
+    const IFLA_IFNAME: u16 = 3;
+    let mut client = Client::new().map_err(NetlinkError::Open)?;
+    let mut found = Vec::new();
+    let each = |message: rtnl::Message<'_>| {
+        let mut attributes = attributes(message.payload, IFINFO);
+        let name = attributes.find(|(kind, _)| *kind == IFLA_IFNAME).map(|(_, name)| string(name));
+        if let Some(name) =
+            name.filter(|_| ARPHRD_ETHER_AND_LOOPBACK.contains(&rtnl::u16_at(message.payload, 2)))
+        {
+            found.push((u32_at(message.payload, 4), name));
+        }
+    };
+    let request = Request::new(kind::GET_LINK, 0, &[0; IFINFO]);
+    client.dump(request, each).map_err(|error| NetlinkError::Dump { what: "interfaces", error })?;
+    Ok(found)
+}
+
 /// State of a link from its `ifi_flags`.
 pub(crate) fn link_state(flags: u32) -> LinkState {
     const UP: u32 = 1;

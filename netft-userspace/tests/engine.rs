@@ -74,6 +74,7 @@ impl Node {
                 damping: DampingConfig::default(),
             },
             datapath: DatapathOptions::default(),
+            left_addresses: Vec::new(),
             log_packets: false,
         }
     }

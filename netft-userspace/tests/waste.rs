@@ -79,6 +79,7 @@ impl Node {
                 damping: DampingConfig::default(),
             },
             datapath: DatapathOptions { path, ..DatapathOptions::default() },
+            left_addresses: Vec::new(),
             log_packets: false,
         };
         let mut engine = Engine::start(options).await.unwrap();

@@ -20,4 +20,5 @@ mod support;
 mod survival;
 mod topology;
 mod versions;
+mod vips;
 mod waste;

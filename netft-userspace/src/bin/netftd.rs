@@ -51,7 +51,8 @@ fn main() -> ExitCode {
         println!("{} is valid", args.config.display());
         return ExitCode::SUCCESS;
     }
-    let default = if config.log_packets { "info,xdp=debug" } else { "info" };
+    // openraft speaks of its every step.
+    let default = if config.log_packets { "info,openraft=off,xdp=debug" } else { "info,openraft=off" };
     let filter = EnvFilter::try_from_env("NETFT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()

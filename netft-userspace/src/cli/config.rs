@@ -51,15 +51,22 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result {
 
 fn check(cli: &Cli, file: &Path) -> Result {
     let problems = problems(file);
+    let warnings = Config::load(file).map(|config| config.warnings()).unwrap_or_default();
     if cli.json {
         let list: Vec<_> = problems
             .iter()
             .map(|(line, message)| json!({ "file": file, "line": line, "message": message }))
             .collect();
-        print_json(&json!({ "version": 1, "file": file, "valid": list.is_empty(), "problems": list }))?;
+        print_json(
+            &json!({ "version": 1, "file": file, "valid": list.is_empty(), "problems": list, "warnings": warnings }),
+        )?;
     }
     if problems.is_empty() {
-        return if cli.json { Ok(()) } else { print(&format!("{} is valid\n", file.display())) };
+        if cli.json {
+            return Ok(());
+        }
+        let lines = warnings.iter().map(|warning| format!("warning: {warning}\n"));
+        return print(&(lines.collect::<String>() + &format!("{} is valid\n", file.display())));
     }
     Err(Failure::new(4, problems.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\nnetft: ")))
 }

@@ -14,6 +14,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod text;
+mod vips;
 
 use crate::config::{Config, DEFAULT_FILE, DEFAULT_SOCKET};
 use crate::control::{Client, ClientError, Request};
@@ -63,6 +64,10 @@ enum Verb {
     Networks,
     /// Every route, which ones carry traffic, and why one is down
     Routes(routes::Args),
+    /// Every virtual IP address: who has it, since when, and why
+    Vips,
+    /// Move or remove a virtual IP address
+    Vip(vips::Args),
     /// What happened
     Events(events::Args),
     /// Read the configuration file again: says what changes, then changes it
@@ -129,6 +134,8 @@ impl Cli {
             Verb::Nodes => self.list(Request::Nodes, nodes::text),
             Verb::Networks => self.list(Request::Networks, networks::text),
             Verb::Routes(args) => routes::run(self, args),
+            Verb::Vips => self.list(Request::Vips, vips::text),
+            Verb::Vip(args) => vips::run(self, args),
             Verb::Events(args) => events::run(self, args),
             Verb::Reload(args) => reload::run(self, args),
             Verb::Config(args) => config::run(self, args),

@@ -34,6 +34,12 @@ pub const KEYS: &[Key] = &[
     key("cluster.name", "\"cluster\"", Live, "Name of the cluster, for people."),
     key("node.name", "the host name", Restart, "Name of this node, at most 32 bytes."),
     key("node.id", "", Restart, "Number of this node, 1 to 255, different on every node."),
+    key(
+        "node.role",
+        "\"node\"",
+        Restart,
+        "\"node\", or \"witness\": it votes about VIPs and gets none. Equal to what its peers say.",
+    ),
     key("node.site", "", Restart, "Site of this node; nodes of different sites use heartbeat.cross_site."),
     key(
         "peer.*.addresses",
@@ -48,6 +54,7 @@ pub const KEYS: &[Key] = &[
         "The peer's node id; if set, nobody else is accepted as it.",
     ),
     key("peer.*.site", "learned from the peer", Live, "The peer's site."),
+    key("peer.*.role", "\"node\"", Restart, "\"node\", or \"witness\", as the peer's node.role says."),
     key(
         "security.level",
         "\"signed\"",
@@ -149,6 +156,25 @@ pub const KEYS: &[Key] = &[
         Live,
         "Preference, 1 to 4294967295; the lowest that is up carries cluster traffic.",
     ),
+    key(
+        "vip.*.addresses",
+        "",
+        Live,
+        "Addresses of this VIP with prefix length (\"10.0.1.100/24\"), 1 to 8, equal on all nodes.",
+    ),
+    key(
+        "vip.*.network",
+        "the one with its subnet",
+        Live,
+        "Name of the network on whose interfaces the VIP is served.",
+    ),
+    key("vip.*.preferred", "[]", Live, "Names of the nodes that should have the VIP, the best first."),
+    key(
+        "vip.*.failback",
+        "never",
+        Live,
+        "For how long a better node must have been fit before the VIP goes back to it, 0s to 1h.",
+    ),
     key("routes.history", "64", Live, "Records kept per route, 1 to 10000."),
     key("routes.up_after", "3", Live, "Complete heartbeats in a row before a route is up, 1 to 1000."),
     key(
@@ -201,10 +227,9 @@ pub const KEYS: &[Key] = &[
 
 /// Keys of later versions: refused, but not as typing errors. A path stands for all below it.
 pub(super) const LATER: &[(&str, &str)] = &[
-    ("cluster.quorum", "quorum comes with virtual IP addresses"),
-    ("cluster.arbiter", "an arbiter comes with virtual IP addresses"),
-    ("node.role", "witness nodes come with virtual IP addresses"),
-    ("vip", "virtual IP addresses come in a later version"),
+    ("cluster.quorum", "a majority of the nodes decides; another quorum comes later"),
+    ("cluster.arbiter", "an arbiter comes later; a node with node.role = \"witness\" does the same"),
+    ("vip.*.group", "groups of VIPs come in a later version"),
     ("metrics", "metrics come in a later version; `netft status --json` has the numbers"),
 ];
 

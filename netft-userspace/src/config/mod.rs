@@ -12,6 +12,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 mod units;
+mod vips;
 
 pub use change::{Change, Effect, changes};
 pub use file::{Existing, WriteError, write_new};
@@ -21,6 +22,7 @@ pub use next_secret::{check_writable, keep_secret, load_next_secret, remove_left
 pub(crate) use read::own_host_name;
 pub use secret::{Secret, SecretError};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
+pub use vips::VipConfig;
 
 use crate::engine::{DatapathOptions, Wait};
 use netft_common::wire::Versions;
@@ -28,7 +30,7 @@ use netft_core::detect::{DampingConfig, DetectorConfig};
 use netft_core::membership::{MembershipConfig, NetworkOverride, PeerConfig};
 use netft_core::types::{Level, Nanos, NodeId, Timing};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +56,10 @@ pub struct Config {
     pub node_site: Option<String>,
     /// `peer.NAME.*`.
     pub peers: BTreeMap<String, PeerConfig>,
+    /// Nodes, by name, that only vote: `node.role` and `peer.NAME.role`.
+    pub witnesses: BTreeSet<String>,
+    /// `vip.NAME.*`.
+    pub vips: BTreeMap<String, VipConfig>,
     /// `security.key_file`, absolute.
     pub key_file: PathBuf,
     /// `security.level`.
@@ -209,11 +215,17 @@ impl Config {
             ("node.name".into(), json!(self.node_name)),
             ("node.id".into(), json!(self.node_id)),
             ("node.site".into(), json!(self.node_site)),
+            (
+                "node.role".into(),
+                json!(if self.witnesses.contains(&self.node_name) { "witness" } else { "node" }),
+            ),
         ];
         for (name, peer) in &self.peers {
             entries.push((format!("peer.{name}.addresses"), json!(peer.addresses)));
             entries.push((format!("peer.{name}.id"), json!(peer.id)));
             entries.push((format!("peer.{name}.site"), json!(peer.site)));
+            let role = self.witnesses.contains(name).then_some("witness");
+            entries.push((format!("peer.{name}.role"), json!(role)));
         }
         entries.push(("security.level".into(), json!(self.level)));
         entries.push(("security.key_file".into(), json!(self.key_file)));
@@ -241,6 +253,7 @@ impl Config {
             entries.push((format!("network.{name}.role"), json!(network.role)));
             entries.push((format!("network.{name}.metric"), json!(network.metric)));
         }
+        entries.extend(self.vips.iter().flat_map(|(name, vip)| vip.entries(name)));
         entries.push(("routes.history".into(), json!(self.route_history)));
         entries.push(("routes.up_after".into(), json!(self.up_after)));
         entries.push(("routes.fail_back_hold".into(), json!(format_duration(self.fail_back_hold_ns))));

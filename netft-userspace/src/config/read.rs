@@ -2,7 +2,7 @@
 
 use super::keys::{self, Fit, LATER};
 use super::units::{parse_duration, parse_size};
-use super::{Config, EngineConfig, Problem};
+use super::{Config, EngineConfig, Problem, vips};
 use crate::engine::{DatapathOptions, PathWish, Wait};
 use netft_common::wire::Versions;
 use netft_common::wire::{IFNAME_LEN, NAME_LEN};
@@ -10,7 +10,7 @@ use netft_core::carry::Policy;
 use netft_core::detect::DampingConfig;
 use netft_core::membership::{NetworkOverride, PeerConfig, Role};
 use netft_core::types::{Level, Nanos, NodeId, Timing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,7 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Config, Vec<Problem>> {
         config: defaults(file),
         seen: BTreeMap::new(),
         network_order: Vec::new(),
+        own_is_witness: false,
         problems: Vec::new(),
     };
     match DeTable::parse(text) {
@@ -65,6 +66,8 @@ fn defaults(file: &Path) -> Config {
         node_id: NodeId::try_from(1).unwrap_or_else(|_| unreachable!("1 is a node id")),
         node_site: None,
         peers: BTreeMap::new(),
+        witnesses: BTreeSet::new(),
+        vips: BTreeMap::new(),
         key_file: beside(file, "secret"),
         key_period_ns: 600 * SECOND,
         level: Level::Signed,
@@ -109,6 +112,7 @@ struct Reader<'a> {
     seen: BTreeMap<String, usize>,
     /// Where each network first appeared: they are numbered in the order of the file.
     network_order: Vec<(usize, String)>,
+    own_is_witness: bool,
     problems: Vec<Problem>,
 }
 
@@ -167,6 +171,13 @@ impl Reader<'_> {
                 self.seen.insert(format!("peer.{name}"), at);
                 self.config.peers.entry((*name).into()).or_insert(peer);
             }
+            ["vip", name] => {
+                if let Err(why) = vips::check_vip_name(name) {
+                    self.problem(Some(at), why);
+                }
+                self.seen.insert(format!("vip.{name}"), at);
+                self.config.vips.entry((*name).into()).or_default();
+            }
             ["network", name] => {
                 if name.is_empty() || name.chars().any(char::is_control) || name.len() > 64 {
                     self.problem(Some(at), "a network name has 1 to 64 printable characters".into());
@@ -197,7 +208,15 @@ impl Reader<'_> {
             ["cluster", "name"] => config.cluster_name = name(value, "a cluster name", 64)?,
             ["node", "name"] => config.node_name = name(value, "a node name", NAME_LEN)?,
             ["node", "id"] => config.node_id = node_id(value)?,
+            // Its name may come later.
+            ["node", "role"] => self.own_is_witness = is_witness(value)?,
             ["node", "site"] => config.node_site = Some(name(value, "a site name", NAME_LEN)?),
+            ["peer", peer, "role"] => {
+                if is_witness(value)? {
+                    config.witnesses.insert((*peer).into());
+                }
+            }
+            ["vip", vip, key] => config.vips.get_mut(*vip).ok_or("no such VIP")?.set(key, value)?,
             ["peer", peer, key] => {
                 let peer = config.peers.get_mut(*peer).ok_or("no such peer")?;
                 match *key {
@@ -307,6 +326,14 @@ impl Reader<'_> {
             }
         }
         self.judge_peers();
+        if self.own_is_witness {
+            self.config.witnesses.insert(self.config.node_name.clone());
+        }
+        for (key, message) in vips::judge(&self.config) {
+            let table = key.rsplit_once('.').map_or(key.as_str(), |(table, _)| table);
+            let at = self.seen.get(&key).or_else(|| self.seen.get(table)).copied();
+            self.problem(at, message);
+        }
         let networks = self.config.networks.clone();
         for network in networks.iter().filter(|n| n.matches.is_empty()) {
             let at = self.seen.get(&format!("network.{}", network.name)).copied();
@@ -378,7 +405,11 @@ fn dotted(segments: &[&str]) -> String {
 /// The sentence about a key that doesn't exist.
 fn unknown(segments: &[&str]) -> String {
     let path = dotted(segments);
-    let later = LATER.iter().find(|(key, _)| path == *key || path.starts_with(&format!("{key}.")));
+    let is_later = |key: &str| match key.split_once(".*.") {
+        Some((table, leaf)) => segments.len() == 3 && segments[0] == table && segments[2] == leaf,
+        None => path == key || path.starts_with(&format!("{key}.")),
+    };
+    let later = LATER.iter().find(|(key, _)| is_later(key));
     if let Some((_, what)) = later {
         return format!("{path} is not available in this version ({what}): remove it");
     }
@@ -415,7 +446,7 @@ fn is_a(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
+pub(super) fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
     value.as_str().ok_or_else(|| format!("{} stands here: write a string in double quotes", is_a(value)))
 }
 
@@ -440,7 +471,11 @@ fn small<T: TryFrom<u64>>(number: u64) -> Result<T, String> {
     T::try_from(number).map_err(|_| format!("{number} is out of range"))
 }
 
-fn duration(value: &DeValue<'_>, range: RangeInclusive<Nanos>, words: &str) -> Result<Nanos, String> {
+pub(super) fn duration(
+    value: &DeValue<'_>,
+    range: RangeInclusive<Nanos>,
+    words: &str,
+) -> Result<Nanos, String> {
     let text = value.as_str().ok_or_else(|| {
         format!("{} stands here: write a duration in quotes, like \"200us\" or \"1ms\"", is_a(value))
     })?;
@@ -448,7 +483,7 @@ fn duration(value: &DeValue<'_>, range: RangeInclusive<Nanos>, words: &str) -> R
     if range.contains(&ns) { Ok(ns) } else { Err(format!("\"{text}\" is out of range: use {words}")) }
 }
 
-fn check_name(text: &str, what: &str, limit: usize) -> Result<(), String> {
+pub(super) fn check_name(text: &str, what: &str, limit: usize) -> Result<(), String> {
     let fine = !text.is_empty()
         && text.len() <= limit
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
@@ -467,7 +502,7 @@ fn node_id(value: &DeValue<'_>) -> Result<NodeId, String> {
     NodeId::try_from(small::<u16>(number)?)
 }
 
-fn list<'v, 'i>(value: &'v DeValue<'i>) -> Result<Vec<&'v DeValue<'i>>, String> {
+pub(super) fn list<'v, 'i>(value: &'v DeValue<'i>) -> Result<Vec<&'v DeValue<'i>>, String> {
     let wrong = || format!("{} stands here: write a list in square brackets", is_a(value));
     Ok(value.as_array().ok_or_else(wrong)?.iter().map(|item| item.get_ref()).collect())
 }
@@ -568,6 +603,14 @@ fn level(text: &str) -> Result<Level, String> {
         .ok_or_else(|| {
             format!("\"{text}\" is not a security level: use \"clear\", \"signed\" or \"encrypted\"")
         })
+}
+
+fn is_witness(value: &DeValue<'_>) -> Result<bool, String> {
+    match string(value)? {
+        "node" => Ok(false),
+        "witness" => Ok(true),
+        other => Err(format!("\"{other}\" is not a role: use \"node\" or \"witness\"")),
+    }
 }
 
 fn role_help() -> String {

@@ -27,12 +27,20 @@ fn every_key_is_read() {
     let config = parse(
         r#"
         cluster = { id = 7, name = "prod" }
-        node = { id = 1, name = "n1", site = "east" }
+        node = { id = 1, name = "n1", site = "east", role = "witness" }
         security = { level = "encrypted", key_file = "/run/k", rekey = "1h" }
         [peer.n2]
         addresses = ["10.0.1.2", "fd00::2"]
         id = 2
         site = "west"
+        role = "witness"
+        [peer.n3]
+        addresses = ["10.0.1.3"]
+        [vip.web]
+        addresses = ["10.0.9.100/24", "fd00:9::100/64"]
+        network = "Client LAN"
+        preferred = ["n3"]
+        failback = "30s"
         [network."Client LAN"]
         match = ["10.0.9.0/24"]
         role = 3
@@ -115,10 +123,10 @@ fn each_mistake_is_one_sentence_with_line_and_remedy() {
         ),
         // keys of later versions
         (
-            "[vip.web]\naddresses=[\"10.0.0.100/24\"]",
+            "[vip.web]\ngroup=1",
             at(
-                6,
-                "vip is not available in this version (virtual IP addresses come in a later version): remove it",
+                7,
+                "vip.web.group is not available in this version (groups of VIPs come in a later version): remove it",
             ),
         ),
         (
@@ -275,6 +283,51 @@ fn each_mistake_is_one_sentence_with_line_and_remedy() {
             "[peer.\"n 2\"]\naddresses=[\"10.0.0.2\"]",
             at(6, "\"n 2\" can't be a peer name: use 1 to 32 letters, digits, '.', '_' or '-'"),
         ),
+        // VIPs
+        (
+            "[vip.web]",
+            at(
+                6,
+                "vip.web has no addresses: give one in a subnet of your nodes, like addresses = [\"10.0.1.100/24\"]",
+            ),
+        ),
+        (
+            "[vip.web]\naddresses=[\"10.0.0.100\"]",
+            at(
+                7,
+                "vip.web.addresses: \"10.0.0.100\" has no prefix length: write that of its subnet, like \"10.0.0.100/24\"",
+            ),
+        ),
+        (
+            "[vip.web]\naddresses=[\"10.0.0.0/24\"]",
+            at(
+                7,
+                "vip.web.addresses: 10.0.0.0/24 can't be a VIP: write the address of a host in a subnet of your nodes",
+            ),
+        ),
+        (
+            "[vip.web]\naddresses=[\"fe80::1/64\"]",
+            at(
+                7,
+                "vip.web.addresses: fe80::1/64 can't be a VIP: write the address of a host in a subnet of your nodes",
+            ),
+        ),
+        (
+            "[vip.web]\naddresses=[\"10.0.0.100/24\"]\n[vip.db]\naddresses=[\"10.0.0.100/24\"]",
+            at(7, "10.0.0.100 is given to vip.web to vip.db, too: each address belongs to one VIP, once"),
+        ),
+        (
+            "[vip.web]\naddresses=[\"10.0.0.2/24\"]\n[peer.n2]\naddresses=[\"10.0.0.2\"]",
+            at(7, "10.0.0.2 of vip.web is where peer.n2 is met: a VIP needs an address that no node has"),
+        ),
+        (
+            "[vip.web]\naddresses=[\"10.0.0.9/24\"]\npreferred=[\"n7\"]",
+            at(8, "vip.web prefers n7, which is neither this node nor a configured peer"),
+        ),
+        (
+            "[vip.web]\naddresses=[\"10.0.0.9/24\"]\nfailback=\"1s\"",
+            at(8, "vip.web has failback and nobody to fail back to: name nodes in vip.web.preferred"),
+        ),
         // not TOML
         ("[peer.n2\n", at(6, "this is not TOML: ")),
     ];
@@ -383,4 +436,17 @@ fn the_socket_is_found_in_a_file_with_mistakes() {
 fn what_is_quoted_from_the_file_cannot_steer_a_terminal() {
     let problem = only_problem(&format!("{MINIMAL}[engine]\nwait = \"\\u001b[2J\\n\"\n"));
     assert!(problem.contains(r"\u{1b}[2J\n") && !problem.contains(char::is_control), "{problem:?}");
+}
+
+#[test]
+fn two_nodes_with_vips_are_warned_about() {
+    let vip = "[vip.web]\naddresses = [\"10.0.0.100/24\"]\n";
+    let peer = |number: u8| format!("[peer.n{number}]\naddresses = [\"10.0.0.{number}\"]\n");
+    let warnings = |text: String| parse(&format!("{MINIMAL}{text}")).unwrap().warnings();
+    assert!(warnings(format!("{vip}{}", peer(2)))[0].contains("two nodes decide"));
+    assert!(warnings(vip.to_owned())[0].contains("nobody who could take"));
+    assert_eq!(warnings(format!("{vip}{}{}", peer(2), peer(3))), Vec::<String>::new());
+    assert_eq!(warnings(peer(2)), Vec::<String>::new(), "without VIPs nothing is decided");
+    let many: String = (2..=10).map(peer).collect();
+    assert!(only_problem(&format!("{MINIMAL}{vip}{many}")).contains("up to 9 nodes"));
 }

@@ -11,7 +11,7 @@ mod tests;
 
 pub use client::{Client, ClientError};
 pub(crate) use server::refusal;
-pub use server::{Asked, Server, ServerError, parse};
+pub use server::{Asked, Reply, Server, ServerError, parse};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,20 @@ pub enum Request {
         /// Only those of this peer, network or address.
         #[serde(default)]
         only: Option<String>,
+    },
+    /// [`crate::listing::Vips`].
+    Vips,
+    /// [`crate::listing::Changed`]: answered when the VIP is there.
+    MoveVip {
+        /// Its name.
+        vip: String,
+        /// The node's name.
+        node: String,
+    },
+    /// [`crate::listing::Changed`]: answered when the cluster has it no more.
+    RemoveVip {
+        /// Its name.
+        vip: String,
     },
     /// [`crate::listing::Events`].
     Events {

@@ -15,13 +15,16 @@ use tokio::time::timeout;
 /// How long a connection may be silent, or a reader not read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Takes an answer: one line without its end, and for `follow` where more will come from.
+pub type Reply = oneshot::Sender<(String, Option<broadcast::Receiver<Arc<str>>>)>;
+
 /// A request that waits for the daemon's answer.
 #[derive(Debug)]
 pub struct Asked {
     /// What.
     pub request: Request,
-    /// Takes the answer: one line without its end, and for `follow` where more will come from.
-    pub reply: oneshot::Sender<(String, Option<broadcast::Receiver<Arc<str>>>)>,
+    /// Takes the answer.
+    pub reply: Reply,
 }
 
 /// Why there is no socket.

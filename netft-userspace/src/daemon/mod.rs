@@ -9,18 +9,22 @@ mod reload;
 mod rotate;
 mod show;
 mod start;
+mod vips;
 
 pub use start::check;
 
 use crate::config::Config;
-use crate::control::{Asked, Request, Server, ServerError, refusal};
+use crate::control::{Asked, Reply, Request, Server, ServerError, refusal};
+use crate::engine::fence::FenceReport;
 use crate::engine::{Engine, EngineInput, InterfaceReport, StopMode};
-use crate::listing::Versioned;
+use crate::listing::{Changed, Versioned};
 use crate::netlink::{self, Listing, Monitor};
+use crate::ownership::{Done, Ownership, Told};
 use crate::pressure::Pressure;
 use anyhow::Context;
 use names::Names;
 use netft_core::detect::DetectorEvent;
+use netft_core::keys;
 use netft_core::membership::{Interface, Membership, MembershipCommand, MembershipEvent, Role, RouteInfo};
 use netft_core::types::{LinkState, Nanos, NodeId, NodeState, Slot};
 use record::{Note, Record, RouteName};
@@ -28,7 +32,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 /// Requests that may wait for the loop.
@@ -90,6 +94,11 @@ struct Daemon {
     /// When to look after the neighbour entries of routes that are down.
     neighbours_at: Option<Instant>,
     reports: Vec<InterfaceReport>,
+    /// Where VIPs may be.
+    fence_reports: Vec<FenceReport>,
+    /// While the configuration has VIPs.
+    ownership: Option<Ownership>,
+    secret: keys::Secret,
     /// What a slot is; kept a little longer than membership does, for the events of its removal.
     slots: BTreeMap<Slot, RouteName>,
     node_states: BTreeMap<NodeId, PeerState>,
@@ -118,6 +127,14 @@ struct Watchdog {
     loops: u64,
 }
 
+/// Nothing, while there is no ownership.
+async fn ownership_event(ownership: &mut Option<Ownership>) -> Told {
+    match ownership {
+        Some(ownership) => ownership.event().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Daemon {
     /// Serves until a signal ends it.
     async fn serve(&mut self, signals: &mut Signals, requests: &mut mpsc::Receiver<Asked>) {
@@ -137,6 +154,7 @@ impl Daemon {
                 },
                 Some(asked) = requests.recv() => self.answer(asked).await,
                 kept = rotate::written(&mut self.writing) => self.secret_kept(kept),
+                told = ownership_event(&mut self.ownership) => self.handle_told(told),
                 () = tokio::time::sleep(sleep) => {}
                 _ = signals.hangup.recv() => {
                     if let Err(error) = self.reload(reload::Mode::Apply).await {
@@ -199,8 +217,10 @@ impl Daemon {
 
     /// Carries out everything that follows from the last mutation.
     async fn follow_up(&mut self) {
+        let mut something = false;
         while let Some(command) = self.membership.poll_command() {
             self.carry_out(command).await;
+            something = true;
         }
         while let Some(hello) = self.membership.poll_transmit() {
             if let Err(error) = self.engine.send_hello(&hello) {
@@ -209,11 +229,15 @@ impl Daemon {
         }
         while let Some(event) = self.membership.poll_event() {
             self.record.membership(&event);
+            something = true;
             if let MembershipEvent::PeerJoined { peer, id, .. } = &event
                 && let Err(error) = self.names.learn(*id, peer)
             {
                 self.note(Note::Warning, "daemon", "state", &error.to_string());
             }
+        }
+        if something {
+            self.tell_surroundings();
         }
     }
 
@@ -290,6 +314,9 @@ impl Daemon {
             }
             DetectorEvent::Peer { at_ns, peer, old, new, tick_age_ns } => {
                 self.membership.handle_peer(at_ns, peer, new);
+                if let Some(ownership) = &self.ownership {
+                    ownership.peer(peer, new);
+                }
                 self.node_states.insert(peer, PeerState { state: new, since_ns: at_ns });
                 self.record.node(at_ns, &self.peer_name(peer), old, new, tick_age_ns);
             }
@@ -307,6 +334,9 @@ impl Daemon {
             self.membership.renew(at_ns, peer);
         }
         if !changed {
+            // An interface without addresses may be new.
+            self.fence_interfaces();
+            self.tell_surroundings();
             // What kept an interface from being used may be gone.
             match self.reports.iter().all(|report| report.complete) {
                 true => self.engine.confirm_links(at_ns),
@@ -343,6 +373,8 @@ impl Daemon {
         }
         self.reports = reports;
         self.neighbours_at = Some(Instant::now());
+        self.fence_interfaces();
+        self.tell_surroundings();
     }
 
     /// Role 0 keeps netft off an interface altogether: no program, no socket.
@@ -365,6 +397,13 @@ impl Daemon {
                 follow_on = follow.then(|| self.record.subscribe());
                 line(self.record.since(since_unix_ns, follow))
             }
+            Request::Vips => line(self.vips()),
+            Request::MoveVip { vip, node } => {
+                return self.change_vip(reply, |own, done| own.move_vip(vip, node, done));
+            }
+            Request::RemoveVip { vip } => {
+                return self.change_vip(reply, |own, done| own.remove_vip(vip, done));
+            }
             Request::Config => line(self.config_show()),
             Request::Reload { dry_run } => {
                 let mode = if dry_run { reload::Mode::DryRun } else { reload::Mode::Apply };
@@ -383,6 +422,24 @@ impl Daemon {
         };
         // Whoever asked may have gone: then nobody needs the answer.
         let _ = reply.send((answer, follow_on));
+    }
+
+    /// Has ownership do something, and whoever asked wait for it; nobody else does.
+    fn change_vip(&self, reply: Reply, ask: impl FnOnce(&Ownership, oneshot::Sender<Done>)) {
+        let Some(ownership) = &self.ownership else {
+            let _ = reply.send((refusal("this node takes no part in VIPs: none is configured"), None));
+            return;
+        };
+        let (done, waiting) = oneshot::channel();
+        ask(ownership, done);
+        tokio::spawn(async move {
+            let answer = match waiting.await {
+                Ok(Ok(text)) => line(Changed { done: text }),
+                Ok(Err(why)) => refusal(&why),
+                Err(_) => refusal("netftd is stopping"),
+            };
+            let _ = reply.send((answer, None));
+        });
     }
 
     fn note(&mut self, level: Note, kind: &str, subject: &str, text: &str) {
@@ -415,7 +472,7 @@ impl Daemon {
             &self.config.node_name.clone(),
             "stops cleanly: goodbye to the peers",
         );
-        self.engine.leave();
+        self.hand_over().await;
         self.membership.leave(crate::sys::boottime());
         self.drain().await;
         tokio::time::sleep(GOODBYE).await;
@@ -424,6 +481,7 @@ impl Daemon {
         if let Some(writing) = self.writing.take() {
             let _ = writing.await;
         }
+        self.stop_ownership();
         drop(self.server);
         self.engine.stop(StopMode::Clean).await.context("not everything could be removed")?;
         tracing::info!("stopped; nothing is left behind");

@@ -5,6 +5,7 @@ use crate::listing::{Clock, Event, Events, HistoryRecord, Versioned, us};
 use crate::pressure::Taken;
 use netft_core::detect::RouteRecord;
 use netft_core::membership::MembershipEvent;
+use netft_core::ownership::Why;
 use netft_core::types::{LinkState, Nanos, NodeState};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -213,6 +214,21 @@ impl Record {
             reason: reason.into(),
             evidence: BTreeMap::new(),
         });
+    }
+
+    /// A VIP has another owner.
+    pub fn vip(&mut self, name: &str, old: Option<String>, new: Option<String>, why: Why) {
+        let at_ns = crate::sys::boottime();
+        let (reason, evidence) = (word(why), BTreeMap::new());
+        self.tell(New { at_ns, kind: "vip", subject: name, old, new, reason, evidence });
+    }
+
+    /// An address of a VIP was added to an interface of this node, or removed.
+    pub fn vip_address(&mut self, address: &str, old: Option<String>, new: Option<String>) {
+        let at_ns = crate::sys::boottime();
+        let reason = if new.is_some() { "taken" } else { "released" };
+        let (reason, evidence) = (reason.to_owned(), BTreeMap::new());
+        self.tell(New { at_ns, kind: "vip-address", subject: address, old, new, reason, evidence });
     }
 
     /// Membership has something to say.

@@ -35,6 +35,10 @@ impl Daemon {
         self.record.limit(effective.event_history, effective.route_history);
         self.config = effective;
         let _ = self.check_key_file();
+        self.start_ownership();
+        if let Some(ownership) = &self.ownership {
+            ownership.wish(super::vips::wishes(&self.config));
+        }
         // Peers may have other addresses, which other local addresses lead to.
         self.introduce_interfaces();
         self.drain().await;
@@ -60,6 +64,7 @@ fn keep_until_restart(running: &Config, new: Config) -> Config {
         node_name: running.node_name.clone(),
         node_id: running.node_id,
         node_site: running.node_site.clone(),
+        witnesses: running.witnesses.clone(),
         key_file: running.key_file.clone(),
         versions: running.versions,
         engine: crate::config::EngineConfig {

@@ -86,6 +86,7 @@ impl Daemon {
             adapter: seed.adapter(),
             detector: config.detector(),
             datapath: config.datapath,
+            left_addresses: super::vips::left_addresses(&config),
             log_packets: config.log_packets,
         })
         .await?;
@@ -101,7 +102,8 @@ impl Daemon {
         let mut random = [0; 32];
         getrandom::fill(&mut random)?;
         let key = keys::Secret::new(secret.bytes())?;
-        let mut membership = Membership::new(config.membership(), key, engine.boot_nonce(), seed, random);
+        let mut membership =
+            Membership::new(config.membership(), key.clone(), engine.boot_nonce(), seed, random);
         let adopted = engine.adopted_slots();
         let started_ns = crate::sys::boottime();
         membership.adopt(started_ns, &adopted);
@@ -130,6 +132,9 @@ impl Daemon {
             listed_ns: 0,
             neighbours_at: None,
             reports: Vec::new(),
+            fence_reports: Vec::new(),
+            ownership: None,
+            secret: key,
             slots: BTreeMap::new(),
             node_states: BTreeMap::new(),
             active: BTreeMap::new(),
@@ -153,6 +158,7 @@ impl Daemon {
             daemon.engine.stop(StopMode::Clean).await?;
             return Err(StartError::Interface(notes));
         }
+        daemon.start_ownership();
         daemon.drain().await;
         Ok(daemon)
     }

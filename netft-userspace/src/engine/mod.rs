@@ -135,7 +135,7 @@ pub struct Engine {
 
 /// Ends the process when the thread that owns it panics. A daemon without that thread is worse than none: systemd
 /// starts a new one, and XDP goes on answering meanwhile.
-struct AbortOnPanic;
+pub(crate) struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
@@ -166,6 +166,7 @@ impl Engine {
         let (attachments, link_notes) =
             Attachments::adopt(&folder, loaded.program()?).map_err(EngineError::Links)?;
         notes.extend(link_notes);
+        fence::keep_closed(folder.path(), &options.left_addresses)?;
         let (fence, fence_notes) = Fence::adopt(folder.path())?;
         notes.extend(fence_notes);
         let maps = &loaded.shared;

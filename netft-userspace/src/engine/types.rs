@@ -4,6 +4,7 @@ use super::xsk::DatapathOptions;
 use netft_common::wire::Versions;
 use netft_core::detect::{DetectorConfig, DetectorEvent};
 use netft_core::membership::Adapter;
+use netft_core::ownership::VipId;
 use netft_core::types::{Nanos, NodeId};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -46,6 +47,9 @@ pub struct EngineOptions {
     pub detector: DetectorConfig,
     /// How cluster traffic travels.
     pub datapath: DatapathOptions,
+    /// VIPs' addresses that an earlier daemon may have left on interfaces, and the number of each VIP: they are fenced before the
+    /// programs that it left are replaced.
+    pub left_addresses: Vec<(VipId, IpAddr)>,
     /// Whether XDP tells which frames it refuses, and a thread writes that to the log (tracing target `xdp`).
     pub log_packets: bool,
 }

@@ -16,7 +16,9 @@ pub use time::{Clock, format_time, parse_time, unix_now_ns};
 
 use crate::config::Change;
 use crate::engine::PathReport;
+use crate::ownership::VipState;
 use netft_core::membership::{self, Role};
+use netft_core::ownership::Why;
 use netft_core::types::{Level, LinkState, Nanos, NodeState, RouteClass, RouteReason, RouteState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -258,6 +260,47 @@ pub struct HistoryRecord {
     pub evidence_age_us: Option<f64>,
     /// Time since anything arrived, in microseconds; `None` = nothing has.
     pub silence_us: Option<f64>,
+}
+
+/// `netft vips`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vips {
+    /// By name: those of the cluster, and those that are only configured here.
+    pub vips: Vec<Vip>,
+    /// Name of the node that leads; `None` = none that is known here.
+    pub leader: Option<String>,
+    /// Why nothing is decided, or this node takes no part; one sentence.
+    pub trouble: Option<String>,
+    /// Where this node's configuration and the cluster don't agree, a sentence each.
+    pub differences: Vec<String>,
+}
+
+/// A virtual IP address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vip {
+    /// Its name.
+    pub name: String,
+    /// With prefix length.
+    pub addresses: Vec<String>,
+    /// Name of its owner, as this node knows; `None` = nobody owns it.
+    pub owner: Option<String>,
+    /// Whether the node that answers owns it.
+    pub local: bool,
+    /// Grows with every assignment.
+    pub epoch: u64,
+    /// How it stands.
+    pub state: VipState,
+    /// Since when it has this owner; `None` = since before netftd was started here.
+    pub since: Option<String>,
+    /// Why it has this owner.
+    pub why: Option<Why>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// One sentence.
+    pub done: String,
 }
 
 /// `netft events`.

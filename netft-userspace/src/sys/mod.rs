@@ -5,6 +5,7 @@ pub mod allocator;
 pub mod bpf;
 pub mod device;
 pub mod netlink;
+pub mod packet;
 pub mod socket;
 
 use netft_core::types::Nanos;

@@ -2,8 +2,8 @@
 
 use super::carrier::Cable;
 use super::ports::Direction;
-use super::shape::{Host, port_index};
-use super::{Daemons, Lab, namespace, remove_folder};
+use super::shape::{Host, network_name, port_index};
+use super::{Daemons, Lab, namespace, remove_folder, topology};
 use anyhow::{Context, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
@@ -109,13 +109,18 @@ impl Lab {
     }
 
     /// As if the power failed: silences all paths of a node in one step, then SIGKILLs its daemon and removes its
-    /// pins. The stamps are those of the silence.
+    /// pins and the addresses of VIPs. The stamps are those of the silence.
     pub fn power_off(&self, node: &str) -> Result<Stamps> {
         let id = self.shape().node(node)?;
         let ports = self.ports()?;
         let stamps = Stamps::around(|| ports.silence(Host::Node(id)))?;
         self.daemon(id).kill()?;
         remove_folder(&self.pins(node)?)?;
+        // A machine without power has no VIPs' addresses either, and comes back without: netftd adds them as deprecated.
+        let host = Host::Node(id);
+        let flush = |network| format!("address flush dev {} deprecated\n", network_name(network));
+        let lines: String = self.shape().networks_of(host).into_iter().map(flush).collect();
+        topology::batch(Some(&self.shape().namespace(host)), &lines)?;
         Ok(stamps)
     }
 

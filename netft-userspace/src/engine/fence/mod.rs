@@ -15,8 +15,11 @@ use crate::rtnl::{self, Client, Request, kind};
 use crate::sys::bpf::{self, TcSide};
 use aya::Ebpf;
 use aya::programs::{Program, SchedClassifier};
+use netft_common::fence::{VipEntry, vip_flags};
+use netft_core::ownership::VipId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +42,23 @@ pub struct FenceReport {
     pub fenced: bool,
     /// One sentence about a fallback or an error; `None` = all as wished.
     pub note: Option<String>,
+}
+
+/// In maps that are new, addresses that an earlier daemon may have left on interfaces are fenced, too, before anything goes by
+/// them; nobody owns them there.
+pub(super) fn keep_closed(pin_dir: &Path, addresses: &[(VipId, IpAddr)]) -> Result<(), MapsError> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let mut words = FenceWords::open(pin_dir)?;
+    for (vip, address) in
+        addresses.iter().filter(|(_, address)| !words.has_address(*address)).collect::<Vec<_>>()
+    {
+        let entry = VipEntry { vip: vip.get().into(), flags: vip_flags::INSTALLED };
+        let set = words.set_address(*address, entry);
+        set.map_err(|error| MapsError::Folder { path: pin_dir.to_path_buf(), error })?;
+    }
+    Ok(())
 }
 
 /// How a program is held at an interface.

@@ -144,6 +144,11 @@ impl FenceWords {
         inserted
     }
 
+    /// Whether an address is a VIP's.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.vips.get(&key(address), 0).is_ok()
+    }
+
     /// The address is no VIP's any more. After it was taken off every interface. Idempotent.
     ///
     /// # Errors

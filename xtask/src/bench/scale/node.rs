@@ -110,6 +110,7 @@ async fn start(lab: &Lab, peers: u16, delay: Duration) -> Result<Engine> {
             damping: DampingConfig::default(),
         },
         datapath: DatapathOptions::default(),
+        left_addresses: Vec::new(),
         log_packets: false,
     };
     let mut engine = Engine::start(options).await?;
