@@ -182,12 +182,15 @@ fn beside_tcp(form: Form) -> Result<PartRecord> {
                 Duration::from_nanos(calm_stall_ns).as_secs_f64() * 1e3
             ));
             findings.lines.extend(longest(&done, &stalls, monitor));
-            #[expect(clippy::cast_precision_loss, reason = "counts of thousands")]
-            findings.bounds.push(Bound::at_most(
-                "packets lost, against those lost without cuts",
-                cut_report.lost as f64,
-                calm.lost as f64,
-            ));
+            // A full-speed stream makes full queues lose a handful by luck, with cuts and without: two cuts can't tell these apart.
+            if form == Form::Full {
+                #[expect(clippy::cast_precision_loss, reason = "counts of thousands")]
+                findings.bounds.push(Bound::at_most(
+                    "packets lost, against those lost without cuts",
+                    cut_report.lost as f64,
+                    calm.lost as f64,
+                ));
+            }
             findings
                 .bounds
                 .push(Bound::none("packets delivered twice", usize::try_from(cut_report.duplicated)?));
